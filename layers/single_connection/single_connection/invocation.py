@@ -1,0 +1,186 @@
+"""The law: one connection per invocation, opened when first needed, destroyed on every way out."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .deadline import Deadline, Watchdog
+from .driver import Connection
+from .errors import DeadlineError, OutsideInvocationError
+from .guard import Guard, caller
+from .telemetry import Measurements, Telemetry
+
+Opener = Callable[["Invocation"], Connection]
+
+
+class Invocation:
+    """One invocation's hold on the database: none, or one connection, and none afterwards.
+
+    Attributes:
+        context: What Lambda passed to the handler.
+        deadline: When the connection will be cut.
+        measured: What telemetry will say of it.
+        over: Set once the handler is done: whoever still waits for a connection stops waiting.
+    """
+
+    def __init__(
+        self,
+        context: Any,
+        *,
+        margin: float,
+        opener: Opener,
+        killer: Callable[[int], bool],
+        guard: Guard,
+    ) -> None:
+        """Begin; nothing is opened.
+
+        Args:
+            context: Lambda's.
+            margin: Seconds before Lambda's deadline at which the connection is cut.
+            opener: Opens the connection, waiting where it must.
+            killer: Ends the session of that number on the server.
+            guard: Refuses every other connection meanwhile.
+        """
+        self.context = context
+        self.deadline = Deadline(context, margin)
+        self.measured = Measurements()
+        self.over = threading.Event()
+        self._opener = opener
+        self._killer = killer
+        self._guard = guard
+        self._opening = threading.Lock()
+        self._connection: Connection | None = None
+        self._watchdog: Watchdog | None = None
+        self._process = os.getpid()
+        self._thread = threading.get_ident()
+        guard.enter()
+
+    def in_this_process(self) -> bool:
+        """False in a child that was forked while the handler ran."""
+        return self._process == os.getpid()
+
+    def in_this_thread(self) -> bool:
+        """Whether the handler runs in this thread."""
+        return self._thread == threading.get_ident()
+
+    def count_retry(self) -> None:
+        """A transaction is run again."""
+        self.measured.transaction_retries += 1
+
+    def connection(self) -> Connection:
+        """The invocation's connection, opened now if there is none.
+
+        Raises:
+            OutsideInvocationError: In a forked child, or when the handler is done.
+            DeadlineError: The time is over.
+        """
+        connection = self._connection
+        if connection is not None and connection.open and not self.over.is_set():
+            return connection
+        if not self.in_this_process():
+            raise OutsideInvocationError(
+                "a forked child process asked for the invocation's connection: let the process "
+                "that runs the handler talk to the database"
+            )
+        with self._opening:
+            if self._connection is not None:
+                if self._connection.open:
+                    return self._connection
+                self._release()
+            if self.over.is_set():
+                raise OutsideInvocationError(
+                    "a thread that outlived its invocation asked for a connection: wait for your "
+                    "threads before the handler returns"
+                )
+            if self.deadline.left() <= 0:
+                raise self._late()
+            place = caller()
+            connection = self._opener(self)
+            if self.over.is_set():
+                connection.destroy(self._killer)
+                raise OutsideInvocationError("the handler returned while this connection opened")
+            self._guard.place = place
+            self._watchdog = Watchdog(self.deadline, lambda: self._cut(connection))
+            self._connection = connection
+            return connection
+
+    def _late(self) -> DeadlineError:
+        return DeadlineError(
+            f"the invocation's time is over but for the last {self._margin():.1f} s, which are for "
+            "the answer: the connection was destroyed, and what was not committed is rolled back"
+        )
+
+    def _margin(self) -> float:
+        return self.deadline.hard - self.deadline.soft
+
+    def _cut(self, connection: Connection) -> None:
+        self.measured.deadline_cuts += 1
+        if not connection.cut(self._late, self._killer):
+            self.measured.unconfirmed += 1
+
+    def _release(self) -> None:
+        """Let go of the connection there is, alive or dead."""
+        connection, self._connection = self._connection, None
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.dismiss()
+        if connection is not None:
+            self.measured.destroyed += 1
+            self._guard.place = None
+            if not connection.destroy(self._killer):
+                self.measured.unconfirmed += 1
+
+    def end(self, telemetry: Telemetry, kill_ports: Callable[[frozenset[int]], bool]) -> None:
+        """The way out: destroy the connection, find what else there is, say what was unusual.
+
+        Never raises: the handler's own answer or error matters more than ours.
+        """
+        if not self.in_this_process():
+            if self._connection is not None:  # a forked child on its way out: the session is its
+                self._connection.abandon()  # parent's, and a COM_QUIT from here would end it
+            return
+        self.over.set()
+        problems: list[str] = []
+        open_transaction = self._connection is not None and self._connection.in_transaction
+        with self._opening:
+            _try(self._release, problems)
+        _try(lambda: self._destroy_leaks(kill_ports), problems)
+        self._guard.leave()
+        _try(lambda: self._report(telemetry, problems, open_transaction), [])
+
+    def _destroy_leaks(self, kill_ports: Callable[[frozenset[int]], bool]) -> None:
+        leaks = self._guard.find_leaks()
+        if not leaks:
+            return
+        self.measured.leaks += len(leaks)
+        try:
+            if not kill_ports(frozenset(leak.local_port for leak in leaks)):
+                self.measured.unconfirmed += 1
+        finally:
+            for leak in leaks:
+                leak.shut()
+
+    def _report(self, telemetry: Telemetry, problems: list[str], open_transaction: bool) -> None:
+        measured = self.measured
+        if open_transaction:
+            problems.append("a transaction was left open, and is rolled back")
+        if measured.leaks:
+            problems.append(
+                f"{measured.leaks} connections beside the invocation's own were found and destroyed"
+            )
+        if measured.deadline_cuts:
+            problems.append("the connection was cut because the time was nearly over")
+        if measured.unconfirmed:
+            problems.append("the server did not confirm that it let go; its lease will end it")
+        for problem in problems:
+            telemetry.warn(problem, self.context)
+        telemetry.emit(measured)
+
+
+def _try(action: Callable[[], None], problems: list[str]) -> None:
+    """A clean-up must not hide what the handler answered or raised: note its failure, go on."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is logged
+        problems.append(f"a clean-up failed: {type(error).__name__}: {error}")

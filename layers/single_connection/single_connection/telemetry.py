@@ -1,0 +1,91 @@
+"""What an invocation's connection cost, in one EMF line, and a log line for anything unusual.
+
+Powertools is imported when there is first something to say, so that importing the layer stays
+cheap; a handler that uses Powertools itself has paid for it already.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(slots=True)
+class Measurements:
+    """One invocation's figures; zero where nothing happened.
+
+    Attributes:
+        connect_seconds: From the last attempt's start until the connection was ready.
+        attempts: How often the database was asked for a connection.
+        waited_seconds: Spent waiting for admission.
+        destroyed: Connections of our own that were ended.
+        leaks: Connections found that were not our own.
+        deadline_cuts: Connections taken away because the time was over.
+        transaction_retries: Transactions run again after a deadlock or a lock-wait timeout.
+        unconfirmed: Connections of which the server did not confirm that it let go.
+    """
+
+    connect_seconds: float = 0.0
+    attempts: int = 0
+    waited_seconds: float = 0.0
+    destroyed: int = 0
+    leaks: int = 0
+    deadline_cuts: int = 0
+    transaction_retries: int = 0
+    unconfirmed: int = 0
+
+
+# Figures that go out whenever a connection was asked for; the others only when not zero, because
+# CloudWatch bills a metric for each hour in which it is sent.
+_ALWAYS = ("connect_seconds", "attempts")
+_METRICS = {
+    "connect_seconds": ("ConnectTime", "Milliseconds", 1000),
+    "attempts": ("ConnectAttempts", "Count", 1),
+    "waited_seconds": ("AdmissionWait", "Milliseconds", 1000),
+    "destroyed": ("ConnectionsDestroyed", "Count", 1),
+    "leaks": ("ConnectionLeaks", "Count", 1),
+    "deadline_cuts": ("DeadlineCuts", "Count", 1),
+    "transaction_retries": ("TransactionRetries", "Count", 1),
+    "unconfirmed": ("ConnectionsUnconfirmed", "Count", 1),
+}
+
+
+class Telemetry:
+    """Speaks for one function; sends no metrics without POWERTOOLS_METRICS_NAMESPACE."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        """Nothing is imported yet."""
+        self._environ = environ
+        self._logger: Any = None
+
+    def emit(self, measured: Measurements) -> None:
+        """Print at most one EMF line: none where the invocation never asked for a connection."""
+        namespace = self._environ.get("POWERTOOLS_METRICS_NAMESPACE")
+        if not namespace or not (measured.attempts or measured.leaks):
+            return
+        from aws_lambda_powertools.metrics import EphemeralMetrics  # noqa: PLC0415 - see above
+
+        metrics = EphemeralMetrics(
+            namespace=namespace,
+            service=self._environ.get("POWERTOOLS_SERVICE_NAME", "service_undefined"),
+        )
+        for field, (name, unit, factor) in _METRICS.items():
+            value = getattr(measured, field)
+            if value or (field in _ALWAYS and measured.attempts):
+                metrics.add_metric(name=name, unit=unit, value=value * factor)
+        metrics.flush_metrics()
+
+    def warn(self, message: str, context: Any, **details: Any) -> None:
+        """Log something unusual, with the function's name and the request's id."""
+        if self._logger is None:
+            from aws_lambda_powertools import Logger  # noqa: PLC0415 - see above
+
+            self._logger = Logger(service=self._environ.get("POWERTOOLS_SERVICE_NAME"))
+        self._logger.warning(
+            message,
+            extra={
+                "function_name": getattr(context, "function_name", None),
+                "function_request_id": getattr(context, "aws_request_id", None),
+                **details,
+            },
+        )
