@@ -1,0 +1,1 @@
+"""A database and a Lambda on your own machine: no Docker, no AWS, nothing left behind."""
