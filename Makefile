@@ -1,0 +1,154 @@
+# `make help` lists the targets. Everything that is installed goes into .venv and build/.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The first interpreter that is new enough and really starts: a version manager's shim may be on
+# PATH and fail when it is called.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON_313 ?= $(shell for p in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/python /usr/bin/python3.13; do \
+	"$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 3
+ENVIRONMENT ?= default
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Everything here starts with one of these two ------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/installed ## See every function answer, then 200 environments against 65 connections
+	$(BIN)/python -m local.demo
+
+.PHONY: test
+test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and MySQL
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(JOBS) $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+
+# Checks --------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: lint types validate test test-3.13 ## All that has to be green: lint, types, template, tests
+
+.PHONY: lint
+lint: $(VENV)/installed ## Style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(VENV)/installed ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(VENV)/installed ## Types, strict for the layer
+	$(BIN)/mypy
+
+.PHONY: validate
+validate: $(VENV)/installed .venv-checkov/installed ## The template, by SAM's linter and checkov
+	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(BIN)/sam validate --lint
+	.venv-checkov/bin/checkov --config-file .checkov.yaml
+
+.PHONY: test-3.13
+test-3.13: servers ## The layer's tests on Lambda's own Python, where there is one
+ifeq ($(PYTHON_313),)
+	@echo "SKIPPED: no working Python 3.13 here; install one (python3.13 and python3.13-venv) to run the layer's tests on it"
+else
+	@$(MAKE) --no-print-directory .venv-3.13/installed
+	.venv-3.13/bin/python -m pytest -n $(JOBS) tests/layer $(PYTEST)
+endif
+
+# One thing at a time -------------------------------------------------------------------------------
+
+.PHONY: invoke
+invoke: $(VENV)/installed ## Invoke one function: make invoke FUNCTION=orders_api EVENT=events/….json
+	@$(BIN)/python -m local.invoke "$(FUNCTION)" "$(EVENT)"
+
+.PHONY: local
+local: $(VENV)/installed ## MySQL in Docker, migrated, for `sam local` (DATABASE=host: one on this machine)
+	$(BIN)/python -m local.docker.prepare $(if $(filter host,$(DATABASE)),--host)
+
+.PHONY: experiment
+experiment: $(VENV)/installed ## 200 warm environments against 65 connections, with a chart
+	$(BIN)/python -m local.experiment
+
+.PHONY: bench
+bench: $(VENV)/installed $(VENV)/rivals servers ## What a connection costs, against six others
+	$(BIN)/python -m benchmarks.connect
+
+.PHONY: bench-overload
+bench-overload: $(VENV)/installed $(VENV)/rivals servers ## Up to ten times more callers than connections
+	$(BIN)/python -m benchmarks.overload
+
+.PHONY: build
+build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
+	PYTHON_313="$(PYTHON_313)" SAM_CLI_TELEMETRY=0 $(BIN)/sam build
+
+.PHONY: deploy
+deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for the other section
+	$(BIN)/python -m deploy.preflight --environment $(ENVIRONMENT)
+	$(BIN)/sam deploy --config-env $(ENVIRONMENT) \
+		--parameter-overrides $$(cat build/preflight/$(ENVIRONMENT).parameters) $(DEPLOY_FLAGS)
+
+# Installed things ----------------------------------------------------------------------------------
+
+# MariaDB must be there. MySQL is unpacked into build/ where Debian's packages can be reached, and
+# its tests are skipped, loudly, where not.
+.PHONY: servers
+servers: $(VENV)/installed
+	@$(BIN)/python -m local.servers install mariadb
+	@$(BIN)/python -m local.servers install mysql || echo "WITHOUT MYSQL: its tests are skipped" >&2
+
+$(VENV)/installed: requirements-dev.lock
+	@if [ -z "$(PYTHON)" ]; then echo "No working Python 3.11 or newer with the venv module: install one (Debian: apt-get install python3-venv; macOS: brew install python)" >&2; exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Other people's drivers, which some tests and the benchmarks compare with. One of them is compiled:
+# where that fails, the tests that need it say so and are skipped.
+$(VENV)/rivals: requirements-rivals.lock | $(VENV)/installed
+	@if $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-rivals.lock; then touch $@; \
+	else echo "NOT INSTALLED: the drivers of requirements-rivals.lock (Debian: apt-get install libmariadb-dev pkg-config gcc python3-dev, then make test again)" >&2; fi
+
+.venv-3.13/installed: requirements-dev.lock requirements-rivals.lock
+	$(PYTHON_313) -m venv .venv-3.13
+	.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	-.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-rivals.lock
+	@touch $@
+
+# checkov's pins contradict SAM's: it lives by itself.
+.venv-checkov/installed: requirements-checkov.lock
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-checkov.lock
+	@touch $@
+
+.PHONY: lock
+lock: $(VENV)/installed ## Resolve the dependencies of pyproject.toml anew
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
+		--group functions --group local --group check pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
+		--group rivals -c requirements-dev.lock pyproject.toml -o requirements-rivals.lock
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
+		requirements-checkov.in -o requirements-checkov.lock
+
+	for function in orders_api stock_worker; do echo pydantic | $(BIN)/uv pip compile - --quiet --no-header \
+		--generate-hashes --universal --python-version 3.13 -c requirements-dev.lock \
+		-o functions/$$function/requirements.txt; done
+	echo SQLAlchemy | $(BIN)/uv pip compile - --quiet --no-header --generate-hashes --universal \
+		--python-version 3.13 -c requirements-dev.lock --no-emit-package greenlet \
+		-o functions/sales_report/requirements.txt # greenlet is for asyncio alone
+	printf 'aws-lambda-powertools\nPyMySQL\n' | $(BIN)/uv pip compile - --quiet --no-header \
+		--generate-hashes --universal --python-version 3.13 -c requirements-dev.lock \
+		-o layers/single_connection/requirements.txt
+
+.PHONY: clean
+clean: ## Remove everything that was installed or built
+	rm -rf build .aws-sam .venv .venv-3.13 .venv-checkov .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,135 @@
+"""Connections ≤ invocations in flight ≤ Σ reservations ≤ the user's limit < max_connections."""
+
+import pytest
+from cfnlint.api import ManualArgs, lint
+
+from deploy.template import SINGLE_FUNCTIONS, read_budgets, read_template
+from tests.template.conftest import Document, Resolve
+
+TEMPLATE = read_template()
+CLASSES = TEMPLATE["Parameters"]["DatabaseInstanceClass"]["AllowedValues"]
+BUDGETS = read_budgets(TEMPLATE)
+FUNCTION = "AWS::Serverless::Function"
+KEPT_FOR_PEOPLE = 10
+KEPT_FOR_KILLS = 5
+INVOCATIONS_PER_PROXIED_CONNECTION = 4
+SECONDS_A_CONNECTION_IS_HELD = 0.05
+
+
+def functions(resources: Document) -> Document:
+    return {n: r["Properties"] for n, r in resources.items() if r["Type"] == FUNCTION}
+
+
+def test_every_allowed_class_has_a_budget_and_no_other_has(template: Document) -> None:
+    assert list(template["Mappings"]["InstanceClasses"]) == CLASSES
+
+
+def test_the_default_class_is_the_briefs_and_stands_for_its_successor(resolve: Resolve) -> None:
+    database = resolve()["DatabaseInstance"]["Properties"]
+    assert CLASSES[0] == TEMPLATE["Parameters"]["DatabaseInstanceClass"]["Default"]
+    assert CLASSES[0] == "db.t2.micro"
+    assert database["DBInstanceClass"] == "db.t3.micro"
+
+
+def test_the_default_class_takes_65_connections(resolve: Resolve) -> None:
+    parameters = resolve()["DatabaseParameters"]["Properties"]["Parameters"]
+    assert parameters["max_connections"] == 65
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_reservations_fit_the_users_limit_and_that_fits_the_database(
+    resolve: Resolve, name: str
+) -> None:
+    resources = resolve(DatabaseInstanceClass=name)
+    most = resources["DatabaseParameters"]["Properties"]["Parameters"]["max_connections"]
+    migrate = resources["Migrate"]["Properties"]["Environment"]["Variables"]
+    user = migrate["APPLICATION_MAX_USER_CONNECTIONS"]
+    reserved = {n: f["ReservedConcurrentExecutions"] for n, f in functions(resources).items()}
+    assert user <= most - KEPT_FOR_PEOPLE
+    assert sum(reserved.values()) <= user - KEPT_FOR_KILLS
+    assert sum(reserved.values()) == BUDGETS[name].reserved(proxy=False)
+
+
+def test_a_larger_class_raises_the_budget_and_never_lowers_it() -> None:
+    for family in ("t3", "t4g"):
+        sizes = [BUDGETS[f"db.{family}.{size}"] for size in ("micro", "small", "medium", "large")]
+        for number in ("max_connections", "orders_api", "stock_worker", "requests_per_second"):
+            values = [getattr(size, number) for size in sizes]
+            assert values == sorted(set(values))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_columns_of_a_class_follow_from_each_other(name: str) -> None:
+    budget = BUDGETS[name]
+    assert budget.connections_alarm == budget.max_connections * 8 // 10
+    assert budget.application_max_user_connections == budget.max_connections - KEPT_FOR_PEOPLE
+    assert budget.requests_per_second == round(budget.orders_api / SECONDS_A_CONNECTION_IS_HELD)
+    factor = INVOCATIONS_PER_PROXIED_CONNECTION
+    assert budget.orders_api_behind_proxy == factor * budget.orders_api
+    assert budget.stock_worker_behind_proxy == factor * budget.stock_worker
+    assert budget.requests_per_second_behind_proxy == factor * budget.requests_per_second
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("proxy", ["false", "true"])
+@pytest.mark.parametrize("reserve", ["false", "true"])
+def test_the_queue_never_asks_for_more_than_its_function_reserves(
+    resolve: Resolve, name: str, proxy: str, reserve: str
+) -> None:
+    worker = resolve(DatabaseInstanceClass=name, UseProxy=proxy, ReserveConcurrency=reserve)[
+        "StockWorker"
+    ]["Properties"]
+    pollers = worker["Events"]["StockMessages"]["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+    assert 2 <= pollers <= 1000  # what Lambda allows
+    if reserve == "true":
+        assert pollers <= worker["ReservedConcurrentExecutions"]
+    else:
+        assert "ReservedConcurrentExecutions" not in worker
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_proxys_own_connections_fit_the_users_limit(resolve: Resolve, name: str) -> None:
+    resources = resolve(DatabaseInstanceClass=name, UseProxy="true")
+    pool = resources["DatabaseProxyTargets"]["Properties"]["ConnectionPoolConfigurationInfo"]
+    budget = BUDGETS[name]
+    pooled = budget.max_connections * pool["MaxConnectionsPercent"] // 100
+    census = 1
+    assert pooled + census <= budget.application_max_user_connections
+
+
+def test_the_functions_that_run_once_are_the_three_the_budget_counts(resolve: Resolve) -> None:
+    once = [
+        name
+        for name, function in functions(resolve()).items()
+        if function["ReservedConcurrentExecutions"] == 1
+    ]
+    assert once == ["SalesReport", "ConnectionCensus", "Migrate"]
+    assert len(once) == SINGLE_FUNCTIONS
+
+
+def test_no_reservation_where_the_account_cannot_spare_one(resolve: Resolve) -> None:
+    for function in functions(resolve(ReserveConcurrency="false")).values():
+        assert "ReservedConcurrentExecutions" not in function
+
+
+def test_cfn_lint_knows_each_provisioned_class_for_this_mysql(template: Document) -> None:
+    """cfn-lint looks through no parameter or mapping, so each class is put to it literally."""
+    version = template["Resources"]["DatabaseInstance"]["Properties"]["EngineVersion"]
+    provisioned = {budget.provisioned for budget in BUDGETS.values()}
+    assert refused_classes({*provisioned, "db.t2.micro"}, version) == {"db.t2.micro"}
+
+
+def refused_classes(classes: set[str], version: str) -> set[str]:
+    """Those that rule E3062 (class, engine and licence) refuses in us-east-1."""
+    order = sorted(classes)
+    lines = ["Resources:"]
+    for number, name in enumerate(order):
+        lines += [
+            f"  D{number}:",
+            "    Type: AWS::RDS::DBInstance",
+            f"    Properties: {{DBInstanceClass: {name}, AllocatedStorage: '20', Engine: mysql,",
+            f"      EngineVersion: '{version}.10', MasterUsername: master,",
+            "      ManageMasterUserPassword: true}",
+        ]
+    found = lint("\n".join(lines), config=ManualArgs(regions=["us-east-1"]))
+    return {order[int(str(m.path[1])[1:])] for m in found if m.rule.id == "E3062"}

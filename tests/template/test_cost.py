@@ -1,0 +1,73 @@
+"""The README's cost table adds up to what the template provisions."""
+
+from decimal import Decimal
+
+import pytest
+
+from deploy import cost
+from deploy.template import ROOT, read_budgets
+from tests.template.conftest import Document
+
+
+def test_the_readme_has_the_table_that_the_template_makes(template: Document) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if "## Cost" not in readme:
+        pytest.skip("README.md has no section '## Cost' yet; python -m deploy.cost prints it")
+    section = readme.partition("## Cost")[2].partition("\n## ")[0]
+    assert cost.markdown(cost.price(template, {})) in section
+
+
+def test_what_is_billed_by_the_hour_is_counted(template: Document) -> None:
+    """A type that costs money while nobody uses it must have its line in deploy/cost.py."""
+    counted = {
+        "AWS::RDS::DBInstance",
+        "AWS::RDS::DBProxy",
+        "AWS::SecretsManager::Secret",
+        "AWS::CloudWatch::Alarm",
+        "AWS::CloudWatch::Dashboard",
+        "AWS::EC2::VPCEndpoint",
+    }
+    free = ("EC2", "RDS", "Logs", "Serverless", "SQS", "SNS", "IAM")
+    for name, resource in template["Resources"].items():
+        kind = resource["Type"]
+        assert kind in counted or kind.startswith(("Custom::", *(f"AWS::{f}::" for f in free))), (
+            name
+        )
+    assert not [
+        name
+        for name, resource in template["Resources"].items()
+        if resource["Type"] in {"AWS::EC2::NatGateway", "AWS::EC2::EIP", "AWS::KMS::Key"}
+    ]
+
+
+def test_the_default_costs_under_thirty_dollars_a_month(template: Document) -> None:
+    rows = cost.price(template, {})
+    assert sum(row.month for row in rows) < Decimal(30)
+    assert rows[0].month == Decimal("12.41")
+
+
+def test_every_class_has_a_price(template: Document) -> None:
+    for name in read_budgets(template):
+        assert cost.price(template, {"DatabaseInstanceClass": name})
+
+
+def test_a_proxy_and_a_standby_are_on_the_bill(template: Document) -> None:
+    plain = cost.price(template, {})
+    proxied = cost.price(template, {"UseProxy": "true"})
+    assert set(proxied) - set(plain) == {cost.Row("RDS Proxy", 1, Decimal("21.90"))}
+    double = cost.price(template, {"HighAvailability": "true"})
+    assert [row.quantity for row in double[:4]] == [2, 40, 2, 2]
+
+
+def test_the_steady_metrics_are_what_the_code_sends() -> None:
+    census = (ROOT / "functions/connection_census/app.py").read_text(encoding="utf-8")
+    telemetry = ROOT / "layers/single_connection/single_connection/telemetry.py"
+    code = census + telemetry.read_text(encoding="utf-8")
+    for name in cost.STEADY_METRICS:
+        assert f'"{name}"' in code
+    assert census.count("metrics.add_metric(") == 5
+
+
+def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cost.main(["DatabaseInstanceClass=db.t4g.micro"]) == 0
+    assert "| Database, db.t4g.micro | 1 | 11.68 | 11.68 |" in capsys.readouterr().out

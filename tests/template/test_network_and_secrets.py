@@ -1,0 +1,189 @@
+"""Nothing open, nothing public, nothing secret in the clear, no wildcard without a reason."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deploy.template import TEMPLATE
+from tests.template.conftest import Document, Resolve, Translate
+
+BOTH = pytest.mark.parametrize("proxy", ["false", "true"])
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """Every dict, list and scalar in it."""
+    yield node
+    children: Any = ()
+    if isinstance(node, dict):
+        children = node.values()
+    elif isinstance(node, list):
+        children = node
+    for child in children:
+        yield from walk(child)
+
+
+def statements(resources: Document) -> Iterator[Document]:
+    for node in walk(resources):
+        if isinstance(node, dict) and "Effect" in node and "Action" in node:
+            yield node
+
+
+@BOTH
+def test_nothing_is_open_to_the_world(resolve: Resolve, proxy: str) -> None:
+    resources = resolve(UseProxy=proxy)
+    assert not [node for node in walk(resources) if node in ("0.0.0.0/0", "::/0")]
+    types = {resource["Type"] for resource in resources.values()}
+    assert not types & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP"}
+
+
+@BOTH
+def test_rules_name_groups_not_addresses(resolve: Resolve, proxy: str) -> None:
+    """Only the rule to nowhere, which stands for no rule at all, has an address."""
+    addresses = {
+        node["CidrIp"] for node in walk(resolve(UseProxy=proxy)) if "CidrIp" in ensure_dict(node)
+    }
+    assert addresses == {"255.255.255.255/32"}
+
+
+@BOTH
+def test_every_group_says_where_it_may_call(resolve: Resolve, proxy: str) -> None:
+    """Without a rule for egress, a security group may call everybody."""
+    for name, resource in resolve(UseProxy=proxy).items():
+        if resource["Type"] == "AWS::EC2::SecurityGroup":
+            assert resource["Properties"]["SecurityGroupEgress"], name
+
+
+@BOTH
+def test_what_one_group_may_call_the_other_lets_in(resolve: Resolve, proxy: str) -> None:
+    resources = resolve(UseProxy=proxy)
+    calls = {
+        (name, rule["DestinationSecurityGroupId"]["Ref"], rule["FromPort"])
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::EC2::SecurityGroup"
+        for rule in resource["Properties"]["SecurityGroupEgress"]
+        if "DestinationSecurityGroupId" in rule
+    }
+    answers = {
+        (rule["SourceSecurityGroupId"]["Ref"], rule["GroupId"]["Ref"], rule["FromPort"])
+        for rule in (
+            resource["Properties"]
+            for resource in resources.values()
+            if resource["Type"] == "AWS::EC2::SecurityGroupIngress"
+        )
+    }
+    assert calls == answers
+    assert {port for _, _, port in calls} == {443, 3306}
+
+
+def test_only_what_looks_after_the_database_reaches_it_past_the_proxy(resolve: Resolve) -> None:
+    resources = resolve(UseProxy="true")
+    groups = {
+        name: resource["Properties"]["VpcConfig"]["SecurityGroupIds"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+    operators = {n for n, group in groups.items() if group == [{"Ref": "OperatorSecurityGroup"}]}
+    assert operators == {"Migrate", "ConnectionCensus"}
+    for name in operators:
+        variables = resources[name]["Properties"]["Environment"]["Variables"]
+        assert variables["DATABASE_HOST"] == {
+            "Fn::GetAtt": ["DatabaseInstance", "Endpoint.Address"]
+        }
+
+
+def test_the_database_is_private_encrypted_and_leaves_a_snapshot(resolve: Resolve) -> None:
+    resource = resolve()["DatabaseInstance"]
+    database = resource["Properties"]
+    assert database["PubliclyAccessible"] is False
+    assert database["StorageEncrypted"] is True
+    assert database["ManageMasterUserPassword"] is True
+    assert "MasterUserPassword" not in database
+    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Snapshot"
+    assert database["EngineLifecycleSupport"] == "open-source-rds-extended-support-disabled"
+
+
+def test_plain_text_is_refused_by_database_and_proxy(resolve: Resolve) -> None:
+    resources = resolve(UseProxy="true")
+    assert resources["DatabaseParameters"]["Properties"]["Parameters"]["require_secure_transport"]
+    assert resources["DatabaseProxy"]["Properties"]["RequireTLS"] is True
+
+
+@BOTH
+def test_no_variable_and_no_default_carries_a_secret(
+    template: Document, translate: Translate, proxy: str
+) -> None:
+    translated = translate(UseProxy=proxy)
+    for resource in translated["Resources"].values():
+        variables = resource.get("Properties", {}).get("Environment", {}).get("Variables", {})
+        for name, value in variables.items():
+            if re.search("PASSWORD|TOKEN|KEY", name):
+                assert value == "", name
+    assert "resolve:secretsmanager" not in json.dumps(translated, default=str)
+    assert not [n for n in template["Parameters"] if re.search("(?i)password|secret", n)]
+
+
+@BOTH
+def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: str) -> None:
+    resources = translate(UseProxy=proxy)["Resources"]
+    master = {"Fn::GetAtt": ["DatabaseInstance", "MasterUserSecret.SecretArn"]}
+    application = {"Ref": "ApplicationSecret"}
+    for name in ("OrdersApi", "StockWorker", "SalesReport", "ConnectionCensus", "Migrate"):
+        policies = resources[f"{name}Role"]["Properties"]["Policies"]
+        read = [
+            statement["Resource"]["Fn::Sub"][1]["secretArn"]
+            for statement in statements(policies)
+            if statement["Action"] == ["secretsmanager:GetSecretValue"]
+        ]
+        assert read == ([master, application] if name == "Migrate" else [application])
+
+
+@BOTH
+def test_no_wildcard_without_a_written_reason(translate: Translate, proxy: str) -> None:
+    """No action or resource of ours is a wildcard; a principal is one only beside its reason."""
+    for statement in statements(translate(UseProxy=proxy)["Resources"]):
+        actions = statement["Action"]
+        for action in [actions] if isinstance(actions, str) else actions:
+            assert "*" not in action, statement
+        assert statement.get("Resource") != "*", statement
+    for line in TEMPLATE.read_text(encoding="utf-8").splitlines():
+        if re.search(r"""Principal: ["']\*["']""", line):
+            assert re.search(r'"\*" # \w+', line), line
+
+
+def test_the_managed_policies_are_those_the_template_explains(translate: Translate) -> None:
+    text = TEMPLATE.read_text(encoding="utf-8")
+    for resource in translate()["Resources"].values():
+        for arn in ensure_dict(resource.get("Properties")).get("ManagedPolicyArns", ()):
+            assert arn.rpartition("/")[2] in text
+
+
+def test_every_request_must_be_signed(translate: Translate) -> None:
+    body = translate()["Resources"]["HttpApi"]["Properties"]["Body"]
+    operations = [operation for path in body["paths"].values() for operation in path.values()]
+    assert operations
+    assert all(operation["security"] == [{"AWS_IAM": []}] for operation in operations)
+
+
+def test_queues_are_encrypted_and_hand_on_what_fails(resolve: Resolve) -> None:
+    resources = resolve()
+    queues = {n: r["Properties"] for n, r in resources.items() if r["Type"] == "AWS::SQS::Queue"}
+    assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())
+    redrive = queues["StockQueue"]["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["StockDeadLetters", "Arn"]}
+    for name in ("SalesReport", "ConnectionCensus"):
+        for event in resources[name]["Properties"]["Events"].values():
+            target = event["Properties"]["DeadLetterConfig"]["Arn"]
+            assert target == {"Fn::GetAtt": ["ScheduleDeadLetters", "Arn"]}
+
+
+def test_only_cloudformations_answer_may_leave_for_s3(template: Document) -> None:
+    [statement] = template["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
+    assert statement["Action"] == "s3:PutObject"
+    assert "cloudformation-custom-resource-response-" in statement["Resource"]["Fn::Sub"][0]
+
+
+def ensure_dict(node: Any) -> Document:
+    return node if isinstance(node, dict) else {}

@@ -1,0 +1,54 @@
+"""The workflows run what everybody runs, and hold no key."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.template import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_to_a_commit_with_their_version_beside_it(path: Path) -> None:
+    uses = re.findall(r"uses: (.+)", path.read_text(encoding="utf-8"))
+    assert uses
+    for action in uses:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_workflow_uses_a_stored_key(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "secrets." not in text
+    assert "aws-access-key-id" not in text
+    assert yaml.safe_load(text)["permissions"]["contents"] == "read"
+
+
+def test_only_main_is_deployed_and_only_after_its_checks() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/deploy.yaml").read_text(encoding="utf-8"))
+    trigger = workflow[True]["workflow_run"]  # YAML 1.1 reads the key `on` as true
+    assert trigger["workflows"] == ["check"]
+    assert trigger["branches"] == ["main"]
+    [job] = workflow["jobs"].values()
+    assert "github.ref == 'refs/heads/main'" in job["if"]
+    assert "conclusion == 'success'" in job["if"]
+
+
+def test_the_checks_are_everybodys() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/check.yaml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["check"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make check", "make demo"]
+
+
+def test_dependabot_looks_where_there_is_something_to_update() -> None:
+    config = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))
+    [python] = [u for u in config["updates"] if u["package-ecosystem"] == "pip"]
+    folders = {
+        f"/{path.parent.relative_to(ROOT)}".removesuffix(".")
+        for pattern in ("functions/*/requirements.txt", "layers/*/requirements.txt")
+        for path in ROOT.glob(pattern)
+    }
+    assert set(python["directories"]) == {"/", *folders}

@@ -1,0 +1,376 @@
+"""What is asked before a deployment, against answers in AWS's own shapes; nothing is sent."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from deploy import preflight
+from deploy.preflight import Preflight, RefusedError, read_environment
+from deploy.template import ROOT, read_template
+from tests.template.conftest import Document
+
+IDENTITY = {
+    "UserId": "AIDACKCEVSQ6C2EXAMPLE",
+    "Account": "123456789012",
+    "Arn": "arn:aws:iam::123456789012:user/someone",
+}
+PREFIX_LIST = {
+    "PrefixLists": [
+        {
+            "PrefixListId": "pl-63a5400a",
+            "AddressFamily": "IPv4",
+            "State": "create-complete",
+            "PrefixListArn": "arn:aws:ec2:us-east-1:aws:prefix-list/pl-63a5400a",
+            "PrefixListName": "com.amazonaws.us-east-1.s3",
+            "OwnerId": "AWS",
+        }
+    ]
+}
+VERSION = {
+    "DBEngineVersions": [
+        {
+            "Engine": "mysql",
+            "EngineVersion": "8.4.10",
+            "DBParameterGroupFamily": "mysql8.4",
+            "DBEngineDescription": "MySQL Community Edition",
+            "Status": "available",
+        }
+    ]
+}
+ZONES = {
+    "AvailabilityZones": [
+        {"ZoneName": f"us-east-1{letter}", "ZoneId": f"use1-az{n}", "State": "available"}
+        for n, letter in enumerate("abc", 1)
+    ]
+}
+PARAMETERS = {
+    "EngineDefaults": {
+        "DBParameterGroupFamily": "mysql8.4",
+        "Parameters": [
+            {"ParameterName": name, "ApplyType": "dynamic", "IsModifiable": True}
+            for name in read_template()["Resources"]["DatabaseParameters"]["Properties"][
+                "Parameters"
+            ]
+        ],
+    }
+}
+VPCS = {"Vpcs": [{"VpcId": "vpc-0a1b2c3d", "CidrBlock": "172.31.0.0/16", "IsDefault": True}]}
+NO_STACK = ("ValidationError", "Stack with id single-connection-dev does not exist")
+
+
+def options(name: str, *letters: str) -> Document:
+    return {
+        "OrderableDBInstanceOptions": [
+            {
+                "Engine": "mysql",
+                "EngineVersion": "8.4.10",
+                "DBInstanceClass": name,
+                "StorageType": "gp3",
+                "AvailabilityZones": [{"Name": f"us-east-1{letter}"} for letter in letters],
+            }
+        ]
+        if letters
+        else []
+    }
+
+
+def settings(quota: int, unreserved: int) -> Document:
+    return {
+        "AccountLimit": {
+            "ConcurrentExecutions": quota,
+            "UnreservedConcurrentExecutions": unreserved,
+            "TotalCodeSize": 80530636800,
+        },
+        "AccountUsage": {"TotalCodeSize": 0, "FunctionCount": 0},
+    }
+
+
+def stack(status: str, **parameters: str) -> Document:
+    return {
+        "Stacks": [
+            {
+                "StackName": "single-connection-dev",
+                "CreationTime": "2026-11-01T00:00:00Z",
+                "StackStatus": status,
+                "Parameters": [
+                    {"ParameterKey": key, "ParameterValue": value}
+                    for key, value in parameters.items()
+                ],
+            }
+        ]
+    }
+
+
+class Cloud:
+    """AWS, as far as each answer was told beforehand; an unexpected question fails the test."""
+
+    def __init__(self, clients: dict[str, Any]) -> None:
+        self.client = clients.__getitem__
+        self.stubs = {name: Stubber(client) for name, client in clients.items()}
+
+    def answers(self, service: str, operation: str, answer: Any) -> None:
+        if isinstance(answer, tuple):
+            code, message = answer
+            self.stubs[service].add_client_error(operation, code, message)
+        else:
+            self.stubs[service].add_response(operation, answer)
+
+    def willing(self, **instead: Any) -> "Cloud":
+        """All that a deployment of the defaults needs, but for what is given `instead`."""
+        told: dict[tuple[str, str], Any] = {
+            ("sts", "get_caller_identity"): IDENTITY,
+            ("cloudformation", "describe_stacks"): NO_STACK,
+            ("ec2", "describe_managed_prefix_lists"): PREFIX_LIST,
+            ("rds", "describe_db_engine_versions"): VERSION,
+            ("ec2", "describe_availability_zones"): ZONES,
+            ("rds", "describe_orderable_db_instance_options"): options("db.t3.micro", "a", "b"),
+            ("rds", "describe_engine_default_parameters"): PARAMETERS,
+            ("lambda", "get_account_settings"): settings(1000, 1000),
+            ("ec2", "describe_vpcs"): VPCS,
+            ("service-quotas", "get_service_quota"): {"Quota": {"Value": 5.0}},
+        }
+        for (service, operation), answer in told.items():
+            for given in instead.get(operation, [answer]):
+                self.answers(service, operation, given)
+        return self
+
+
+@pytest.fixture(scope="module")
+def clients() -> dict[str, Any]:
+    """Making clients takes half a second, so they are made once."""
+    session: Any = boto3.Session("AKIAIOSFODNN7EXAMPLE", "x", region_name="us-east-1")
+    names = ("sts", "cloudformation", "ec2", "rds", "lambda", "service-quotas")
+    return {name: session.client(name) for name in names}
+
+
+@pytest.fixture
+def cloud(clients: dict[str, Any]) -> Iterator[Cloud]:
+    cloud = Cloud(clients)
+    with ExitStack() as stack:
+        for stub in cloud.stubs.values():
+            stack.enter_context(stub)
+        yield cloud
+
+
+def ask(cloud: Cloud, template: Document, **parameters: str) -> Preflight:
+    return Preflight(cloud.client, "us-east-1", "single-connection-dev", parameters, template)
+
+
+def test_a_deployment_of_the_defaults_goes_ahead(cloud: Cloud, template: Document) -> None:
+    asked = ask(cloud.willing(), template, DatabaseInstanceClass="db.t2.micro")
+    assert asked.run() == {"DatabaseInstanceClass": "db.t2.micro"}
+    assert dict(asked.rows) == {
+        "Who": "arn:aws:iam::123456789012:user/someone, account 123456789012",
+        "Where": "us-east-1",
+        "Stack": "single-connection-dev, new",
+        "S3 prefix list": "pl-63a5400a, as in the template",
+        "Database": "db.t3.micro, which db.t2.micro stands for, MySQL 8.4.10: can be ordered",
+        "Parameters": "all 10 may be set in mysql8.4",
+        "Concurrency": "49 of the account's 1000 will be reserved",
+        "VPCs": "1 of 5 taken",
+    }
+    for stub in cloud.stubs.values():
+        stub.assert_no_pending_responses()
+
+
+def test_a_new_accounts_ten_invocations_reserve_nothing(cloud: Cloud, template: Document) -> None:
+    asked = ask(cloud.willing(get_account_settings=[settings(10, 10)]), template)
+    assert asked.run() == {"ReserveConcurrency": "false"}
+    assert "49 are needed and 0 of 10 may be" in dict(asked.rows)["Concurrency"]
+
+
+@pytest.mark.parametrize(("unreserved", "reserves"), [(149, True), (148, False)])
+def test_a_hundred_invocations_stay_unreserved(
+    cloud: Cloud, template: Document, unreserved: int, reserves: bool
+) -> None:
+    cloud.willing(get_account_settings=[settings(1000, unreserved)])
+    assert ("ReserveConcurrency" not in ask(cloud, template).run()) is reserves
+
+
+def test_what_the_stack_itself_has_reserved_counts_as_free(
+    cloud: Cloud, template: Document
+) -> None:
+    deployed = stack(
+        "UPDATE_COMPLETE",
+        DatabaseInstanceClass="db.t2.micro",
+        ReserveConcurrency="true",
+        UseProxy="false",
+    )
+    cloud.willing(
+        describe_stacks=[deployed],
+        get_account_settings=[settings(149, 100)],
+        describe_vpcs=[],  # no new network: not asked
+        get_service_quota=[],
+    )
+    assert ask(cloud, template).run() == {}
+
+
+def test_a_proxys_larger_reservation_is_asked_for(cloud: Cloud, template: Document) -> None:
+    cloud.willing(get_account_settings=[settings(250, 250)])
+    chosen = ask(cloud, template, UseProxy="true").run()
+    assert chosen == {"UseProxy": "true", "ReserveConcurrency": "false"}
+
+
+def test_where_t3_is_not_offered_t4g_is_taken(cloud: Cloud, template: Document) -> None:
+    cloud.willing(
+        describe_availability_zones=[ZONES, ZONES],
+        describe_orderable_db_instance_options=[
+            options("db.t3.micro"),
+            options("db.t4g.micro", "a"),
+        ],
+    )
+    assert ask(cloud, template).run() == {"DatabaseInstanceClass": "db.t4g.micro"}
+
+
+def test_a_class_offered_in_other_zones_only_is_refused(cloud: Cloud, template: Document) -> None:
+    cloud.willing(
+        describe_availability_zones=[ZONES, ZONES],
+        describe_orderable_db_instance_options=[
+            options("db.t3.micro", "c"),
+            options("db.t4g.micro"),
+        ],
+    )
+    with pytest.raises(RefusedError, match=r"offers no db.t2.micro with MySQL 8.4.10"):
+        ask(cloud, template).run()
+
+
+def test_a_version_that_rds_withdrew_is_refused(cloud: Cloud, template: Document) -> None:
+    cloud.willing(describe_db_engine_versions=[{"DBEngineVersions": []}])
+    with pytest.raises(RefusedError, match=r"offers no MySQL 8.4 in us-east-1"):
+        ask(cloud, template).run()
+
+
+def test_a_parameter_that_rds_keeps_to_itself_is_refused(cloud: Cloud, template: Document) -> None:
+    parameters = template["Resources"]["DatabaseParameters"]["Properties"]["Parameters"]
+    parameters["ssl_session_cache_mode"] = "1"
+    with pytest.raises(RefusedError, match=r"change ssl_session_cache_mode in mysql8.4: remove"):
+        ask(cloud.willing(), template).run()
+
+
+def test_a_class_without_a_budget_is_refused(cloud: Cloud, template: Document) -> None:
+    with pytest.raises(RefusedError, match=r"'db.r6g.large'; expected one of db.t2.micro, "):
+        ask(cloud.willing(), template, DatabaseInstanceClass="db.r6g.large").run()
+
+
+def test_the_last_vpc_is_refused(cloud: Cloud, template: Document) -> None:
+    five = {"Vpcs": [{"VpcId": f"vpc-{n}"} for n in range(5)]}
+    with pytest.raises(RefusedError, match="All 5 VPCs that us-east-1 allows"):
+        ask(cloud.willing(describe_vpcs=[five]), template).run()
+
+
+def test_a_stack_that_failed_to_be_made_is_refused(cloud: Cloud, template: Document) -> None:
+    cloud.willing(describe_stacks=[stack("ROLLBACK_COMPLETE")])
+    with pytest.raises(RefusedError, match=r"ROLLBACK_COMPLETE.*sam delete --stack-name"):
+        ask(cloud, template).run()
+
+
+def test_another_prefix_list_than_the_templates_is_refused(
+    cloud: Cloud, template: Document
+) -> None:
+    template["Mappings"]["S3PrefixLists"]["us-east-1"]["Id"] = "pl-00000000"
+    with pytest.raises(RefusedError, match=r"put `us-east-1: \{ Id: pl-63a5400a \}`"):
+        ask(cloud.willing(), template).run()
+
+
+def test_a_region_without_a_prefix_list_says_which_line_to_add(
+    cloud: Cloud, template: Document
+) -> None:
+    del template["Mappings"]["S3PrefixLists"]["us-east-1"]
+    with pytest.raises(RefusedError, match=r"no prefix list for S3 in us-east-1.*pl-63a5400a"):
+        ask(cloud.willing(), template).run()
+
+
+def test_a_stack_in_capitals_is_refused(cloud: Cloud, template: Document) -> None:
+    capitals = Preflight(cloud.client, "us-east-1", "Shop", {}, template)
+    with pytest.raises(RefusedError, match="'Shop'; the database takes its name"):
+        capitals.run()
+
+
+def test_someone_unknown_is_refused(cloud: Cloud, template: Document) -> None:
+    cloud.willing(get_caller_identity=[("ExpiredToken", "The security token is expired")])
+    with pytest.raises(RefusedError, match="aws sso login"):
+        ask(cloud, template).run()
+
+
+def test_what_may_not_be_asked_is_said_and_stops_nothing(cloud: Cloud, template: Document) -> None:
+    denied = [("AccessDenied", "not authorized")]
+    cloud.willing(
+        describe_stacks=denied,
+        describe_managed_prefix_lists=[("UnauthorizedOperation", "not authorized")],
+        describe_db_engine_versions=denied,
+        describe_availability_zones=denied,
+        describe_orderable_db_instance_options=denied,
+        describe_engine_default_parameters=denied,
+        get_account_settings=[("AccessDeniedException", "not authorized")],
+        describe_vpcs=denied,
+        get_service_quota=[],
+    )
+    asked = ask(cloud, template)
+    assert asked.run() == {}
+    unknown = {question for question, answer in asked.rows if answer.startswith("unknown, ")}
+    assert unknown == {
+        "Stack",
+        "S3 prefix list",
+        "MySQL",
+        "Zones",
+        "Database",
+        "Parameters",
+        "Concurrency",
+        "VPCs",
+    }
+    assert all("is not allowed to you" in answer for q, answer in asked.rows if q in unknown)
+
+
+def test_an_unknown_quota_is_taken_for_the_usual_five(cloud: Cloud, template: Document) -> None:
+    cloud.willing(get_service_quota=[("AccessDeniedException", "not authorized")])
+    asked = ask(cloud, template)
+    asked.run()
+    assert dict(asked.rows)["VPCs"] == "1 of 5 taken"
+
+
+def test_every_environment_of_samconfig_can_be_asked_about() -> None:
+    name, parameters = read_environment(ROOT / "samconfig.toml", "prod")
+    assert name == "single-connection-prod"
+    assert parameters["ProtectDatabase"] == "true"
+
+
+def test_an_environment_that_samconfig_lacks_is_refused() -> None:
+    for unknown in ("staging", "host", "version"):
+        with pytest.raises(RefusedError, match=f"no '{unknown}'; expected one of default, prod"):
+            read_environment(ROOT / "samconfig.toml", unknown)
+
+
+def test_the_command_writes_the_parameters_it_chose(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    cloud.willing(get_account_settings=[settings(10, 10)])
+    monkeypatch.setattr(preflight, "connect", lambda *_: (cloud.client, "us-east-1"))
+    monkeypatch.setattr(preflight, "BUILD", tmp_path)
+    assert preflight.main([]) == 0
+    written = (tmp_path / "default.parameters").read_text(encoding="utf-8")
+    assert written == "DatabaseInstanceClass=db.t2.micro ReserveConcurrency=false\n"
+    assert f"--parameter-overrides {written}" in capsys.readouterr().out
+
+
+def test_a_refused_command_fails_in_one_sentence(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.willing(describe_stacks=[stack("ROLLBACK_COMPLETE")])
+    monkeypatch.setattr(preflight, "connect", lambda *_: (cloud.client, "us-east-1"))
+    assert preflight.main([]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("Not deployed. The stack single-connection-dev is in state")
+    assert said.err.count("\n") == 1
+    assert "Who" in said.out
+
+
+def test_no_region_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(RefusedError, match="No region is set"):
+        preflight.connect(None, None)

@@ -1,0 +1,281 @@
+"""That it deploys: names, timeouts, migrations that run again, and words a stranger understands."""
+
+import re
+import tomllib
+
+import pytest
+
+from deploy.template import ROOT, TEMPLATE
+from tests.template.conftest import Document, Resolve, Translate
+
+FUNCTIONS = {
+    "OrdersApi": "functions/orders_api/",
+    "StockWorker": "functions/stock_worker/",
+    "SalesReport": "functions/sales_report/",
+    "ConnectionCensus": "functions/connection_census/",
+    "Migrate": "functions/migrate/",
+}
+HTTP_API_LIMIT = 30
+VARIABLES = {
+    "DATABASE_HOST",
+    "DATABASE_PORT",
+    "DATABASE_NAME",
+    "DATABASE_SECRET_ARN",
+    "DATABASE_USER",
+    "DATABASE_PASSWORD",
+    "DATABASE_CA_FILE",
+}
+
+
+def migration(translated: Document) -> Document:
+    properties: Document = translated["Resources"]["DatabaseMigration"]["Properties"]
+    return properties
+
+
+def test_the_five_functions_are_where_their_code_is(resolve: Resolve) -> None:
+    resources = resolve()
+    found = {
+        name: resource["Properties"]["CodeUri"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+    assert found == FUNCTIONS
+    for folder in found.values():
+        assert (ROOT / folder / "app.py").is_file()
+
+
+def test_every_function_declares_what_sam_local_may_override(translate: Translate) -> None:
+    resources = translate()["Resources"]
+    for name in FUNCTIONS:
+        declared = resources[name]["Properties"]["Environment"]["Variables"].keys()
+        assert declared >= VARIABLES, name
+
+
+def test_a_function_with_requirements_is_built_and_one_without_is_not(template: Document) -> None:
+    for name, folder in FUNCTIONS.items():
+        metadata = template["Resources"][name]["Metadata"]
+        if (ROOT / folder / "requirements.txt").is_file():
+            assert metadata["BuildMethod"] == "makefile", name
+        else:
+            assert metadata["SkipBuild"] is True, name
+
+
+def test_wheels_are_downloaded_for_the_templates_python_and_processor(template: Document) -> None:
+    settings = template["Globals"]["Function"]
+    version = settings["Runtime"].removeprefix("python")
+    [processor] = settings["Architectures"]
+    assert template["Resources"]["SingleConnectionLayer"]["Properties"][
+        "CompatibleArchitectures"
+    ] == [processor]
+    makefiles = [*ROOT.glob("functions/*/Makefile"), *ROOT.glob("layers/*/Makefile")]
+    assert len(makefiles) == 4
+    for makefile in makefiles:
+        text = makefile.read_text(encoding="utf-8")
+        assert f"--python-version {version} " in text, makefile
+        assert set(re.findall(r"manylinux\w+?_(x86_64|aarch64)", text)) == {processor}, makefile
+    functions_own = {path.read_bytes() for path in ROOT.glob("functions/*/Makefile")}
+    assert len(functions_own) == 1, "the functions' Makefiles are copies of one"
+
+
+def test_a_changed_function_layer_or_setting_runs_the_migrations_again(
+    template: Document, translate: Translate
+) -> None:
+    before = migration(translate(template))["MigrateVersion"]
+    assert migration(translate(template))["MigrateVersion"] == before
+
+    resources = template["Resources"]
+    for change in (
+        {"resource": "Migrate", "key": "CodeUri", "value": "changed"},
+        {"resource": "SingleConnectionLayer", "key": "ContentUri", "value": "changed"},
+        {"resource": "Migrate", "key": "Timeout", "value": 299},
+    ):
+        properties = resources[change["resource"]]["Properties"]
+        original = properties[change["key"]]
+        properties[change["key"]] = change["value"]
+        assert migration(translate(template))["MigrateVersion"] != before, change
+        properties[change["key"]] = original
+
+
+def test_a_larger_class_runs_the_migrations_again(resolve: Resolve) -> None:
+    """The application user's limit is in the grant, so it has to be granted anew."""
+    small, micro = (
+        resolve(DatabaseInstanceClass=name)["DatabaseMigration"]["Properties"]
+        for name in ("db.t3.small", "db.t3.micro")
+    )
+    assert small["ApplicationMaxUserConnections"] != micro["ApplicationMaxUserConnections"]
+
+
+def test_the_service_token_stays_the_same_for_ever(translate: Translate) -> None:
+    """CloudFormation refuses one that changes, so it names the function and not its version."""
+    assert migration(translate())["ServiceToken"] == {"Fn::GetAtt": ["Migrate", "Arn"]}
+
+
+def test_migrations_wait_for_all_they_need_and_outlive_it_on_deletion(
+    translate: Translate,
+) -> None:
+    resources = translate()["Resources"]
+    waits = set(resources["DatabaseMigration"]["DependsOn"])
+    assert waits <= resources.keys()
+    assert {"S3Endpoint", "SecretsEndpoint", "DatabaseFromOperators"} <= waits
+    assert {name for name in resources if name.endswith("Routes")} <= waits
+
+
+def test_cloudformation_waits_for_all_three_tries_of_migrate(translate: Translate) -> None:
+    """Lambda tries an asynchronous call again after one minute, and again after two."""
+    resources = translate()["Resources"]
+    assert "MigrateEventInvokeConfig" not in resources  # SAM would bind it to the alias
+    timeout = resources["Migrate"]["Properties"]["Timeout"]
+    assert 3 * timeout + 60 + 120 < migration(translate())["ServiceTimeout"] <= 3600
+
+
+def test_the_server_forgets_idle_clients_only_after_the_longest_function(resolve: Resolve) -> None:
+    resources = resolve()
+    proxied = resolve(UseProxy="true")
+    longest = max(
+        r["Properties"]["Timeout"]
+        for r in resources.values()
+        if r["Type"] == "AWS::Serverless::Function"
+    )
+    parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
+    for limit in (
+        int(parameters["wait_timeout"]),
+        int(parameters["interactive_timeout"]),
+        proxied["DatabaseProxy"]["Properties"]["IdleClientTimeout"],
+    ):
+        assert longest < limit <= 1.2 * longest
+
+
+def test_the_server_leaves_a_proxys_pool_alone(resolve: Resolve) -> None:
+    parameters = resolve(UseProxy="true")["DatabaseParameters"]["Properties"]["Parameters"]
+    assert int(parameters["wait_timeout"]) == 8 * 3600
+
+
+def test_the_proxy_logs_in_only_once_its_user_is_made(translate: Translate) -> None:
+    targets = translate(UseProxy="true")["Resources"]["DatabaseProxyTargets"]
+    assert targets["DependsOn"] == "DatabaseMigration"
+
+
+def test_the_census_spares_every_session_that_may_still_have_an_owner(resolve: Resolve) -> None:
+    resources = resolve()
+    longest = max(resources[n]["Properties"]["Timeout"] for n in FUNCTIONS if n != "Migrate")
+    variables = resources["ConnectionCensus"]["Properties"]["Environment"]["Variables"]
+    assert int(variables["LONGEST_INVOCATION_SECONDS"]) == longest
+
+
+def test_the_census_leaves_a_proxys_pool_alone(resolve: Resolve) -> None:
+    variables = resolve(UseProxy="true")["ConnectionCensus"]["Properties"]["Environment"]
+    a_pooled_sessions_life = 24 * 3600
+    assert int(variables["Variables"]["LONGEST_INVOCATION_SECONDS"]) > a_pooled_sessions_life
+
+
+def test_the_api_waits_for_its_function_and_not_longer_than_it_may(resolve: Resolve) -> None:
+    function = resolve()["OrdersApi"]["Properties"]
+    [event] = function["Events"].values()
+    assert (
+        function["Timeout"] * 1000 < event["Properties"]["TimeoutInMillis"] < HTTP_API_LIMIT * 1000
+    )
+
+
+def test_a_message_stays_hidden_for_six_timeouts(resolve: Resolve) -> None:
+    resources = resolve()
+    worker = resources["StockWorker"]["Properties"]
+    queue = resources["StockQueue"]["Properties"]
+    [event] = worker["Events"].values()
+    assert queue["VisibilityTimeout"] >= 6 * worker["Timeout"]
+    assert event["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_with_the_proxy_the_functions_and_nobody_else_use_it(translate: Translate) -> None:
+    resources = translate(UseProxy="true")["Resources"]
+    through = {
+        name
+        for name in FUNCTIONS
+        if "DatabaseProxy"
+        in str(resources[name]["Properties"]["Environment"]["Variables"]["DATABASE_HOST"])
+    }
+    assert through == {"OrdersApi", "StockWorker", "SalesReport"}
+
+
+def test_the_proxy_logs_in_as_the_application_user(resolve: Resolve) -> None:
+    resources = resolve(UseProxy="true")
+    [auth] = resources["DatabaseProxy"]["Properties"]["Auth"]
+    assert auth["SecretArn"] == {"Ref": "ApplicationSecret"}
+    assert not any("Proxy" in name for name in resolve() if name != "HttpApi")
+
+
+def test_two_stacks_fit_into_one_account(translate: Translate) -> None:
+    """What has a fixed name has the stack's in it."""
+    named = ("Name", "DashboardName", "DBInstanceIdentifier", "DBProxyName", "LogGroupName")
+    for logical_id, resource in translate(UseProxy="true")["Resources"].items():
+        for key in named:
+            name = resource.get("Properties", {}).get(key)
+            if name is not None and logical_id not in {"MigrateAliaslive", "DatabaseProxyTargets"}:
+                assert "AWS::StackName" in str(name), (logical_id, key)
+
+
+def test_every_log_group_forgets(resolve: Resolve) -> None:
+    resources = resolve()
+    groups = {n for n, r in resources.items() if r["Type"] == "AWS::Logs::LogGroup"}
+    assert all(resources[n]["Properties"]["RetentionInDays"] == "14" for n in groups)
+    for name in FUNCTIONS:
+        group = resources[name]["Properties"]["LoggingConfig"]["LogGroup"]["Ref"]
+        assert group == f"{name}Logs"
+    exported = resources["DatabaseInstance"]["Properties"]["EnableCloudwatchLogsExports"]
+    names = {str(resources[n]["Properties"].get("LogGroupName")) for n in groups}
+    for log in exported:
+        assert any(name.endswith(f"/{log}'}}") for name in names)
+
+
+def test_every_alarm_says_what_to_do_and_tells_someone(resolve: Resolve) -> None:
+    alarms = [r for r in resolve().values() if r["Type"] == "AWS::CloudWatch::Alarm"]
+    assert len(alarms) == 9
+    for alarm in alarms:
+        assert len(alarm["Properties"]["AlarmDescription"]) > 60
+        assert alarm["Properties"]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
+        assert alarm["Properties"]["TreatMissingData"] == "notBreaching"
+
+
+def test_every_parameter_explains_itself_and_refuses_what_is_wrong(template: Document) -> None:
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in groups["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(template["Parameters"]) == sorted(groups["ParameterLabels"])
+    for name, parameter in template["Parameters"].items():
+        assert parameter["Description"].endswith("."), name
+        assert "ConstraintDescription" in parameter, name
+        assert {"AllowedValues", "AllowedPattern", "MinValue"} & parameter.keys(), name
+
+
+def test_every_output_is_described(template: Document) -> None:
+    assert all(output["Description"] for output in template["Outputs"].values())
+
+
+def test_samconfig_names_only_what_the_template_and_the_repository_have(
+    template: Document,
+) -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))
+    for environment in ("default", "prod"):
+        section = config[environment]
+        stack = section["global"]["parameters"]["stack_name"]
+        assert stack == stack.lower()  # the database takes its name
+        deploy = section["deploy"]["parameters"]
+        assert deploy["resolve_s3"] is True
+        assert deploy["fail_on_empty_changeset"] is False
+        for override in deploy["parameter_overrides"].split():
+            name, _, value = override.partition("=")
+            parameter = template["Parameters"][name]
+            allowed = map(str, parameter.get("AllowedValues", [value]))
+            assert value in allowed
+    for command in ("local_invoke", "local_start_api", "local_start_lambda"):
+        assert config["default"][command]["parameters"]["env_vars"] == "local/env.json"
+
+
+def test_only_iam_is_acknowledged_because_only_iam_is_needed(translate: Translate) -> None:
+    """CAPABILITY_NAMED_IAM would be needed for a role with a name."""
+    for resource in translate(UseProxy="true")["Resources"].values():
+        if resource["Type"] == "AWS::IAM::Role":
+            assert "RoleName" not in resource["Properties"]
+
+
+@pytest.mark.parametrize("number", ["1 June 2024", "31 July 2029", "0.43 MB"])
+def test_dates_and_figures_behind_odd_values_are_in_the_template(number: str) -> None:
+    assert number in TEMPLATE.read_text(encoding="utf-8")
