@@ -1,0 +1,75 @@
+"""What the README shows works, and what it names is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from single_connection.testing import LambdaContext
+
+from local.database import LocalDatabase
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_handler_of_the_readme_answers_from_a_real_database(
+    shop: LocalDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in shop.application_environ().items():
+        monkeypatch.setenv(name, value)
+    (code,) = [text for language, text in BLOCKS if language == "python"]
+    handler: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), handler)
+    answer = handler["lambda_handler"]({"id": 1}, LambdaContext())
+    assert answer == {"name": "Espresso cup", "stock": 100}
+    assert shop.sessions() == []
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    targets = set(re.findall(r"^  make (\S+)", listed, re.MULTILINE))
+    shell = "\n".join(text for language, text in BLOCKS if language == "sh")
+    inline = "\n".join(re.findall(r"`(make [^`]+)`", README.replace("\n", " ")))
+    used = set(re.findall(r"\bmake ([a-z][a-z0-9.-]*)", shell + "\n" + inline))
+    assert used >= {"demo", "test", "invoke", "deploy"}
+    assert used - targets == set()
+
+
+def test_the_one_invocation_of_the_readme_answers(server: LocalDatabase) -> None:
+    (line,) = [line for _, text in BLOCKS for line in text.splitlines() if "make invoke" in line]
+    function, event = re.findall(r"=(\S+)", line)
+    ran = subprocess.run(
+        [sys.executable, "-m", "local.invoke", function, event],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "REPORT RequestId:" in ran.stderr
+    assert "Espresso cup" in ran.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_there(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_setting_of_the_layer_is_in_the_readme() -> None:
+    source = (ROOT / "layers/single_connection/single_connection/settings.py").read_text("utf-8")
+    names = set(re.findall(r'"(DATABASE_[A-Z_]+)"', source))
+    assert len(names) > 8
+    assert [name for name in names if f"`{name}`" not in README] == []
