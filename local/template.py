@@ -1,0 +1,239 @@
+"""What template.yaml says of each function, as far as running it locally needs.
+
+Parameters are read at their defaults (or those given), mappings and conditions are followed. What
+exists only once deployed (an address, a secret's name) is left out; who runs the function passes
+its own `DATABASE_*` instead.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from samtranslator.yaml_helper import yaml_parse
+
+from local.environment import ROOT, Environment
+
+TEMPLATE = ROOT / "template.yaml"
+
+# AWS SAM and Lambda defaults for what a template leaves open.
+DEFAULT_TIMEOUT = 3
+DEFAULT_MEMORY = 128
+
+_PSEUDO_PARAMETERS = {
+    "AWS::AccountId": "123456789012",
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-east-1",
+    "AWS::StackName": "local",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+
+
+class TemplateError(ValueError):
+    """The template cannot be read, or does not hold what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One AWS::Serverless::Function. Times in seconds, memory in MB."""
+
+    logical_id: str
+    name: str  # the folder under functions/
+    directory: Path
+    handler: str
+    runtime: str
+    timeout: float
+    memory: int
+    reserved_concurrency: int | None
+    environ: Mapping[str, str]
+
+    def environment(self, environ: Mapping[str, str]) -> Environment:
+        """An execution environment of it; `environ` wins over the template's variables."""
+        return Environment(
+            self.directory,
+            self.handler,
+            environ={**self.environ, **environ},
+            timeout=self.timeout,
+            memory=self.memory,
+            name=self.name,
+        )
+
+
+def read_functions(
+    template: Path = TEMPLATE, parameters: Mapping[str, str] | None = None
+) -> dict[str, Function]:
+    """The template's functions by folder name, in its order.
+
+    Raises:
+        TemplateError: the file is missing, is no YAML, or is no template with functions.
+    """
+    try:
+        document = yaml_parse(template.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TemplateError(f"{template} does not exist; expected a SAM template there") from error
+    except yaml.YAMLError as error:
+        raise TemplateError(f"{template} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict):
+        raise TemplateError(f"{template} has no Resources; expected a SAM template")
+    values = _Values(document, parameters or {})
+    shared = document.get("Globals", {}).get("Function", {})
+    functions = {}
+    for logical_id, resource in document["Resources"].items():
+        if resource.get("Type") == "AWS::Serverless::Function":
+            own = resource.get("Properties", {})
+            function = _function(logical_id, shared, own, values, template.parent)
+            functions[function.name] = function
+    return functions
+
+
+def find_function(name: str, template: Path = TEMPLATE) -> Function:
+    """The function of that folder name or logical id.
+
+    Raises:
+        TemplateError: there is none; the sentence lists those there are.
+    """
+    functions = read_functions(template)
+    for function in functions.values():
+        if name in {function.name, function.logical_id}:
+            return function
+    known = ", ".join(sorted(functions)) or "none"
+    raise TemplateError(f"no function is called {name!r}; {template.name} has: {known}")
+
+
+def _function(
+    logical_id: str,
+    shared: Mapping[str, Any],
+    own: Mapping[str, Any],
+    values: "_Values",
+    root: Path,
+) -> Function:
+    merged = _merge(shared, own)
+
+    def value(key: str, default: Any) -> Any:
+        resolved = values.resolve(merged.get(key))
+        return default if resolved is None or resolved is UNKNOWN else resolved
+
+    code = merged.get("CodeUri")
+    if not isinstance(code, str):
+        raise TemplateError(f"{logical_id} has no CodeUri; expected functions/<name>/")
+    directory = (root / code).resolve()
+    variables = value("Environment", {}).get("Variables", {})
+    environ = {
+        name: str(given)
+        for name, given in variables.items()
+        if isinstance(given, (str, int, float))
+    }
+    if log_format := value("LoggingConfig", {}).get("LogFormat"):
+        environ["AWS_LAMBDA_LOG_FORMAT"] = log_format
+    reserved = value("ReservedConcurrentExecutions", None)
+    return Function(
+        logical_id=logical_id,
+        name=directory.name,
+        directory=directory,
+        handler=str(value("Handler", "app.lambda_handler")),
+        runtime=str(value("Runtime", "")),
+        timeout=float(value("Timeout", DEFAULT_TIMEOUT)),
+        memory=int(value("MemorySize", DEFAULT_MEMORY)),
+        reserved_concurrency=None if reserved is None else int(reserved),
+        environ=environ,
+    )
+
+
+def _merge(shared: Any, own: Any) -> Any:
+    """SAM's Globals: maps are merged key by key, lists are joined, anything else is overridden."""
+    if isinstance(shared, dict) and isinstance(own, dict):
+        if _is_intrinsic(shared) or _is_intrinsic(own):
+            return own
+        both = {key: _merge(shared[key], own[key]) for key in shared.keys() & own.keys()}
+        return {**shared, **own, **both}
+    if isinstance(shared, list) and isinstance(own, list):
+        return [*shared, *own]
+    return own
+
+
+def _is_intrinsic(value: Mapping[str, Any]) -> bool:
+    return len(value) == 1 and next(iter(value)).startswith(("Ref", "Fn::"))
+
+
+UNKNOWN = object()
+"""What only a deployed stack knows."""
+
+
+class _Values:
+    """Resolves intrinsic functions; what only a deployment knows is UNKNOWN, NoValue is None."""
+
+    def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
+        declared = document.get("Parameters", {})
+        self._parameters: dict[str, Any] = {
+            name: parameter["Default"]
+            for name, parameter in declared.items()
+            if "Default" in parameter
+        }
+        self._parameters |= parameters
+        self._mappings = document.get("Mappings", {})
+        self._conditions = document.get("Conditions", {})
+
+    def resolve(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [item for item in map(self.resolve, value) if item is not None]
+        if not isinstance(value, dict):
+            return value
+        if not _is_intrinsic(value):
+            return {key: self.resolve(item) for key, item in value.items()}
+        [(key, argument)] = value.items()
+        return self._intrinsic(key, argument)
+
+    def _intrinsic(self, key: str, argument: Any) -> Any:
+        result: Any = UNKNOWN
+        match key, argument:
+            case "Ref", "AWS::NoValue":
+                result = None
+            case "Ref", name:
+                result = self._parameters.get(name, _PSEUDO_PARAMETERS.get(name, UNKNOWN))
+            case "Fn::If", [condition, yes, no]:
+                result = self.resolve(yes if self.holds({"Condition": condition}) else no)
+            case "Fn::FindInMap", [*path]:
+                result = self._find(path)
+            case "Fn::Sub", str(text):
+                result = self._substitute(text, {})
+            case "Fn::Sub", [str(text), dict(given)]:
+                result = self._substitute(text, given)
+        return result
+
+    def holds(self, condition: Any) -> bool:
+        """Whether a condition is true at the parameters' values."""
+        match condition:
+            case {"Condition": name}:
+                return self.holds(self._conditions[name])
+            case {"Fn::Equals": [left, right]}:
+                return str(self.resolve(left)) == str(self.resolve(right))
+            case {"Fn::Not": [inner]}:
+                return not self.holds(inner)
+            case {"Fn::And": parts}:
+                return all(map(self.holds, parts))
+            case {"Fn::Or": parts}:
+                return any(map(self.holds, parts))
+        raise TemplateError(f"this condition cannot be read: {condition}")
+
+    def _find(self, path: Sequence[Any]) -> Any:
+        found = self._mappings
+        for key in map(self.resolve, path):
+            if not isinstance(found, dict) or key not in found:
+                return UNKNOWN
+            found = found[key]
+        return found
+
+    def _substitute(self, text: str, given: Mapping[str, Any]) -> Any:
+        def put(match: re.Match[str]) -> str:
+            name = match[1]
+            value = self.resolve(given.get(name, {"Ref": name}))
+            if value is UNKNOWN:
+                raise KeyError(name)
+            return str(value)
+
+        try:
+            return re.sub(r"\$\{([^!}][^}]*)\}", put, text)
+        except KeyError:
+            return UNKNOWN
