@@ -3,7 +3,10 @@
 The only module that needs boto3: imported, through Powertools, when a secret is first read.
 """
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 from .errors import CredentialsError
@@ -37,21 +40,41 @@ class Credentials:
         from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415 - brings in boto3
 
         try:
-            secret: Any = parameters.get_secret(
-                settings.secret_arn, max_age=SECRET_MAX_AGE, force_fetch=again
-            )
+            with _unlogged():
+                pair = _pair(
+                    parameters.get_secret(
+                        settings.secret_arn, max_age=SECRET_MAX_AGE, force_fetch=again
+                    )
+                )
         except Exception as error:
             raise CredentialsError(
                 f"the secret {settings.secret_arn} cannot be read ({type(error).__name__}): check "
                 "DATABASE_SECRET_ARN, the function's permission secretsmanager:GetSecretValue, and "
                 "the VPC's endpoint for Secrets Manager"
             ) from error
-        try:
-            pair = json.loads(secret)
-            return str(pair["username"]), str(pair["password"])
-        except (ValueError, KeyError, TypeError):
-            # `from None`: the parser's error quotes the text, which holds the password.
+        if pair is None:
             raise CredentialsError(
                 f"the secret {settings.secret_arn} is not a JSON object with the keys 'username' "
                 "and 'password'"
-            ) from None
+            )
+        return pair
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """At DEBUG, which is a setting of the function away, botocore logs each answer it gets."""
+    logger = logging.getLogger("botocore.parsers")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _pair(secret: Any) -> tuple[str, str] | None:
+    """User and password; apart, so that no error's frame or message holds the secret's text."""
+    try:
+        pair = json.loads(secret)
+        return str(pair["username"]), str(pair["password"])
+    except (ValueError, KeyError, TypeError):
+        return None

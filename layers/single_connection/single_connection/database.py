@@ -115,7 +115,11 @@ class Database:
         Raises:
             TypeError: The handler is a coroutine or a generator: it would end before its work does.
         """
-        if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
+        if (
+            inspect.iscoroutinefunction(handler)
+            or inspect.isgeneratorfunction(handler)
+            or inspect.isasyncgenfunction(handler)
+        ):
             raise TypeError(
                 f"{handler.__qualname__} is a coroutine or a generator, which returns before its "
                 "work is done: mark a plain function, and run the coroutine inside it"
@@ -134,7 +138,7 @@ class Database:
             try:
                 return handler(event, context, *args, **kwargs)
             finally:
-                invocation.end(self._telemetry, self._kill_ports)
+                invocation.end(self._telemetry, self._kill_ends)
                 self._invocation = None
 
         return marked  # type: ignore[return-value]
@@ -240,14 +244,14 @@ class Database:
     def _admit(self, invocation: Invocation) -> driver.Connection:
         """Open the invocation's connection, waiting at a full database."""
         settings, deadline = self.settings, invocation.deadline
-        lease = driver.Lease(
-            max(0.0, deadline.hard - time.monotonic()), through_proxy=settings.through_proxy
-        )
         tag = _tag(invocation.context) if settings.tag_statements else ""
         measured = invocation.measured
 
         def attempt() -> driver.Connection:
             began = time.perf_counter()
+            lease = driver.Lease(
+                max(0.0, deadline.hard - time.monotonic()), through_proxy=settings.through_proxy
+            )
             with self._guard.permitted():
                 opened = driver.open_connection(
                     self._target(), lease, tag=tag, timeout=deadline.left()
@@ -276,7 +280,7 @@ class Database:
         try:
             return attempt()
         except CredentialsError as refused:
-            if not self._credentials.can_change or refused.__cause__ is None:
+            if not self._credentials.can_change or not driver.is_denied(refused.__cause__):
                 raise
             last = refused
         for pause in REREAD_SECONDS:
@@ -302,22 +306,24 @@ class Database:
             through_proxy=settings.through_proxy,
         )
 
-    def _open_killer(self) -> driver.Connection:
-        """A momentary connection beside the invocation's, for a session that does not listen."""
-        with self._guard.permitted():
-            return driver.open_connection(self._target(), driver.Lease(driver.CONFIRM_SECONDS))
+    def _kill_session(self, thread_id: int, age: float, until: float) -> bool:
+        return self._kill(until, thread_id=thread_id, age=age)
 
-    def _kill_session(self, thread_id: int) -> bool:
-        return self._kill(thread_id=thread_id)
+    def _kill_ends(self, ends: frozenset[str], until: float) -> bool:
+        return self._kill(until, ends=ends)
 
-    def _kill_ports(self, local_ports: frozenset[int]) -> bool:
-        return self._kill(local_ports=local_ports)
-
-    def _kill(self, **which: Any) -> bool:
+    def _kill(self, until: float, **which: Any) -> bool:
         if self.settings.through_proxy:
             return False  # the numbers are the proxy's own: closing our side must do
+
+        def open_killer() -> driver.Connection:
+            """A momentary connection beside the invocation's, for a session that is deaf."""
+            left = max(0.05, until - time.monotonic())
+            with self._guard.permitted(beside=True):
+                return driver.open_connection(self._target(), driver.Lease(left), timeout=left)
+
         try:
-            return driver.kill(self._open_killer, **which)
+            return driver.kill(open_killer, until, **which)
         except Exception as error:  # noqa: BLE001 - the lease ends what we could not
             self._telemetry.warn(
                 "a session could not be killed", None, error=f"{type(error).__name__}: {error}"

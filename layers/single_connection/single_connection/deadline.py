@@ -1,5 +1,6 @@
 """How long this invocation may hold a connection, and who takes it away in time."""
 
+import _thread
 import threading
 import time
 from collections.abc import Callable
@@ -38,25 +39,40 @@ class Watchdog:
     another thread than the main one. It lives as long as the connection does, and no longer.
     """
 
-    __slots__ = ("_cut", "_dismissed", "_thread")
+    __slots__ = ("_cut", "_deadline", "_dismissed", "_ended", "_ident", "_turn")
 
     def __init__(self, deadline: Deadline, cut: Callable[[], None]) -> None:
         """Start watching."""
         self._cut = cut
+        self._ident = 0
+        self._deadline = deadline
+        self._turn = threading.Lock()  # whoever takes it first: the cut, or the dismissal
         self._dismissed = threading.Lock()
         self._dismissed.acquire()
-        self._thread = threading.Thread(
-            target=self._watch, args=(deadline.left(),), name="single-connection-deadline"
-        )
-        self._thread.daemon = True
-        self._thread.start()
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        # threading.Thread would wait here until the thread runs, on each invocation.
+        _thread.start_new_thread(self._watch, ())
 
-    def _watch(self, seconds: float) -> None:
-        if not self._dismissed.acquire(timeout=max(0.0, seconds)):
-            self._cut()
+    def _watch(self) -> None:
+        self._ident = threading.get_ident()
+        try:
+            # Asked here: on a busy machine the thread may begin late.
+            woken = self._dismissed.acquire(timeout=max(0.0, self._deadline.left()))
+            if not woken and self._turn.acquire(blocking=False):
+                self._cut()
+        finally:
+            self._ended.release()
 
     def dismiss(self) -> None:
-        """Stop watching, and wait for a cut that is under way."""
+        """Stop watching: no cut begins after this, and one that is under way is waited for."""
+        under_way = not self._turn.acquire(blocking=False)
         self._dismissed.release()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        if under_way:
+            self.join()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        if self._ident != threading.get_ident():
+            with self._ended:
+                pass

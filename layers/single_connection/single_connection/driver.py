@@ -2,13 +2,15 @@
 
 The only module that imports PyMySQL. Of its private names these are used, each pinned by a test in
 tests/layer/test_driver_seams.py: `_execute_command`, `_force_close`, `_next_seq_id`,
-`_read_ok_packet`, `_read_timeout`, `_result`, `_sock`, `_write_timeout`.
+`_read_ok_packet`, `_read_packet`, `_read_rowdata_packet_unbuffered`, `_read_timeout`, `_result`,
+`_sock`, `_write_timeout`.
 """
 
 import contextlib
 import dataclasses
 import functools
 import math
+import os
 import socket
 import ssl
 import struct
@@ -22,9 +24,13 @@ from pymysql.constants import COMMAND, CR, ER, SERVER_STATUS
 from pymysql.cursors import DictCursor
 
 from .admission import Refused
-from .errors import CredentialsError, SettingsError
+from .errors import FULL, CredentialsError, SettingsError
+from .guard import end_of
 from .tls import ResumingContext
+from .wire import Wire
 
+# Ends the session of that number and that age in seconds, by a time on the monotonic clock.
+Killer = Callable[[int, float, float], bool]
 OperationalError = pymysql.err.OperationalError
 DriverError = pymysql.err.Error
 
@@ -32,9 +38,11 @@ __all__ = [
     "Connection",
     "DictCursor",
     "DriverError",
+    "Killer",
     "Lease",
     "OperationalError",
     "Target",
+    "is_denied",
     "kill",
     "open_connection",
 ]
@@ -46,8 +54,6 @@ CONFIRM_SECONDS = 1.0
 ATTEMPT_SECONDS = 2.0
 # The server has undone the whole transaction: lock table full, deadlock.
 TRANSACTION_LOST = (1206, 1213)
-# Too many connections: in all, of this user, of this user by its resource limit.
-FULL = (1040, 1203, 1226)
 # Cannot connect; gone away; lost: a server that is starting, stopping, or does not answer.
 UNREACHABLE = (2003, 2006, 2013)
 # Statements that change nothing by themselves may be sent before the set-up's answer is read.
@@ -96,6 +102,13 @@ class Lease:
         return "SET " + ", ".join(settings)
 
 
+_read_packet = pymysql.connections.Connection._read_packet
+
+
+class UntellableError(Exception):
+    """Which sessions are ours cannot be told from the server's list; never leaves the layer."""
+
+
 def _cuttable(method: Callable[..., Any]) -> Callable[..., Any]:
     """One thread at a time; after a cut, the reason of the cut instead of a lost connection."""
 
@@ -121,6 +134,8 @@ class Connection(pymysql.connections.Connection):
             every further statement of it raises this again, because alone it would be committed.
     """
 
+    _sock: Any  # a Wire; None when closed
+
     def __init__(self, target: Target, lease: Lease, *, tag: str = "", timeout: float) -> None:
         """Connect within `timeout` seconds; see `open_connection`."""
         self.in_use = threading.RLock()
@@ -128,6 +143,9 @@ class Connection(pymysql.connections.Connection):
         self.lost_transaction: pymysql.err.Error | None = None
         self._cut_reason: Callable[[], Exception] | None = None
         self._lease = lease
+        self._gone = self._kill_tried = False
+        self._opened = time.monotonic()
+        self._attempt_ends: float | None = self._opened + timeout
         self._set_up_pending = False
         self._tag = tag.encode()
         self._tls = target.tls
@@ -135,7 +153,7 @@ class Connection(pymysql.connections.Connection):
             host=target.host,
             port=target.port,
             user=target.user,
-            password=target.password,
+            password=target.password.encode(),  # PyMySQL would take Latin-1
             database=target.name,
             ssl=target.tls,
             charset="utf8mb4",
@@ -144,6 +162,12 @@ class Connection(pymysql.connections.Connection):
             write_timeout=timeout,
             defer_connect=True,
         )
+
+    def write_packet(self, payload: bytes) -> None:
+        """Give each step of connecting no more than what is left of the attempt's time."""
+        if self._attempt_ends is not None:
+            self.limit(self._attempt_ends - time.monotonic())
+        super().write_packet(payload)
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """Set up the whole session in the round trip PyMySQL spends on SET NAMES as it connects.
@@ -170,6 +194,28 @@ class Connection(pymysql.connections.Connection):
         if not harmless:
             super()._execute_command(command, sql)
 
+    def _read_packet(self, *args: Any) -> Any:
+        """A cursor that reads row by row comes here alone, and is told of a cut as others are."""
+        try:
+            return _read_packet(self, *args)
+        except (pymysql.err.Error, AttributeError, ValueError) as error:
+            self.raise_if_cut(error)
+            raise
+
+    def _force_close(self) -> None:
+        result = self._result
+        super()._force_close()
+        if result is not None and result.unbuffered_active:
+            # Who goes on reading must learn that rows are missing; who throws the cursor away, as
+            # the garbage collector may do invocations later, must not be told.
+            result.unbuffered_active = False
+            result._read_rowdata_packet_unbuffered = self._rows_are_lost
+
+    def _rows_are_lost(self) -> None:
+        lost = OperationalError(CR.CR_SERVER_LOST, "the connection was closed before the last row")
+        self.raise_if_cut(lost)
+        raise lost
+
     def _read_set_up(self) -> None:
         try:
             self._next_seq_id = 1
@@ -187,8 +233,11 @@ class Connection(pymysql.connections.Connection):
         try:
             return int(super().query(sql, unbuffered))
         except pymysql.err.OperationalError as error:
-            if self.transaction_depth and error.args[0] in TRANSACTION_LOST:
-                self.lost_transaction = error
+            if error.args[0] in TRANSACTION_LOST:
+                # An error's packet does not say so, as an answer's would.
+                self.server_status &= ~SERVER_STATUS.SERVER_STATUS_IN_TRANS
+                if self.transaction_depth:
+                    self.lost_transaction = error
             raise
 
     query = _cuttable(_query)
@@ -220,9 +269,20 @@ class Connection(pymysql.connections.Connection):
             self.raise_if_cut(lost)
             raise lost
 
+    def admitted(self) -> None:
+        """The attempt to connect is over: forget the password, and its time."""
+        self.password = b""
+        self._attempt_ends = None
+        self.limit(self._lease.seconds)
+
     def limit(self, seconds: float) -> None:
         """Let one read or write take `seconds` at the most: the watchdog's own backstop."""
         self._read_timeout = self._write_timeout = max(0.001, seconds)
+
+    @property
+    def end(self) -> str:
+        """Our end of it, "address:port"."""
+        return end_of(self._sock)
 
     @property
     def in_transaction(self) -> bool:
@@ -240,67 +300,83 @@ class Connection(pymysql.connections.Connection):
         An open transaction is rolled back first: the server answers the end of a session before it
         undoes the work.
         """
+        with self.in_use:
+            self._end(min(CONFIRM_SECONDS, self._lease.seconds))
+
+    def _end(self, seconds: float) -> None:
+        """Say goodbye, and note whether the server did within `seconds` for each step."""
         sock = self._sock
         if sock is None:
             return
-        with contextlib.suppress(pymysql.err.Error, OSError):
-            self.limit(CONFIRM_SECONDS)
+        with contextlib.suppress(Exception):  # whatever it is, the session is killed then
+            self.limit(seconds)
             if self._set_up_pending:
                 self._set_up_pending = False
                 self._read_set_up()
             if self.in_transaction:
                 super().rollback()
             self._tls.remember(sock)
-            sock.settimeout(CONFIRM_SECONDS)
+            sock.settimeout(seconds)
             sock.sendall(struct.pack("<iB", 1, COMMAND.COM_QUIT))
-            _await_end(sock)
+            sock.await_end()
+            self._gone = True
         self._force_close()
 
-    def destroy(self, kill_session: Callable[[int], bool]) -> bool:
+    def destroy(self, kill_session: Killer, until: float) -> bool:
         """End the session whatever it is doing, by `kill_session` where it cannot be asked.
+
+        Lost connections too: that our side of one is closed says nothing about the server's.
+
+        Args:
+            kill_session: Ends the session of that number and age (seconds), by that time.
+            until: The monotonic clock's time by which to be done.
 
         Returns:
             Whether the server is known to have let go.
         """
-        if self._sock is None:
-            return True
         if self.in_use.acquire(blocking=False):
             try:
                 if not self._unread:
-                    self.close()
-                    return True
-                return self._abort(kill_session)
+                    self._end(_half_of(until))
             finally:
                 self.in_use.release()
-        return self._abort(kill_session)
+        if not self._gone and not self._kill_tried:
+            self._kill_tried = True  # once is all there is time for
+            age = time.monotonic() - self._opened
+            self._gone = kill_session(self.thread_id(), age, until)
+        self._abort(until)
+        return self._gone
 
-    def cut(self, reason: Callable[[], Exception], kill_session: Callable[[int], bool]) -> bool:
+    def cut(self, reason: Callable[[], Exception], kill_session: Killer, until: float) -> bool:
         """Destroy, and make every further use raise `reason()`; safe from another thread."""
         self._cut_reason = reason
-        return self.destroy(kill_session)
+        return self.destroy(kill_session, until)
 
     def abandon(self) -> None:
-        """Drop this process's copy of the socket without a word: for a forked child."""
-        self._force_close()
+        """Drop this process's copy of the socket without a word: for a forked child.
 
-    def _abort(self, kill_session: Callable[[int], bool]) -> bool:
-        """A session in the middle of something does not listen: kill it, then wake who waits."""
-        sock = self._sock
-        gone = kill_session(self.thread_id())
+        Locks may be held by threads the child does not have, so none is asked for.
+        """
+        sock, self._sock = self._sock, None
+        self.in_use = threading.RLock()
         if sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        # The thread that waits for an answer closes by itself as it wakes; nobody else may.
-        if self.in_use.acquire(timeout=CONFIRM_SECONDS):
+            os.close(sock.detach())
+
+    def _abort(self, until: float) -> None:
+        """Wake who waits for an answer, so that nobody does when this returns."""
+        sock = self._sock
+        if sock is None:
+            return
+        sock.shut()
+        # The thread that waits closes by itself as it wakes; nobody else may.
+        if self.in_use.acquire(timeout=_half_of(until)):
             self._force_close()
             self.in_use.release()
-        return gone
 
 
-def _await_end(sock: socket.socket) -> None:
-    """Read to the end of the stream below TLS: then the server has closed its side."""
-    while socket.socket.recv(sock, 4096):
-        pass
+def _half_of(until: float) -> float:
+    """Seconds for one step of several that must be done by `until`."""
+    return max(0.01, (until - time.monotonic()) / 2)
 
 
 def open_connection(
@@ -322,22 +398,32 @@ def open_connection(
     """
     timeout = max(0.05, min(timeout, ATTEMPT_SECONDS))
     connection = Connection(target, lease, tag=tag, timeout=timeout)
+    wire: Wire | None = None
     try:
         sock = socket.create_connection((target.host, target.port), timeout)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.connect(sock)
+            # A proxy may have its own idea of who speaks when.
+            wire = Wire(sock, target.tls, target.host, may_speak_early=not target.through_proxy)
+            connection.connect(wire)
         except BaseException:
             sock.close()
             raise
     except (OSError, pymysql.err.Error) as error:
-        _explain(error, target)
+        # While it authenticates, the driver's frames hold the password in the clear.
+        error.__traceback__ = None
+        _explain(error, target, early=wire is not None and wire.spoke_early and not wire.secure)
         raise
-    connection.limit(lease.seconds)
+    connection.admitted()
     return connection
 
 
-def _explain(error: Exception, target: Target) -> None:
+def is_denied(error: BaseException | None) -> bool:
+    """Whether the server did not take the password (1045), as while it is being rotated."""
+    return isinstance(error, OperationalError) and error.args[0] == ER.ACCESS_DENIED_ERROR
+
+
+def _explain(error: Exception, target: Target, *, early: bool) -> None:
     """Raise what `error` means for who reads the log, or return where it speaks for itself."""
     reason = getattr(error, "original_exception", error)
     code = error.args[0] if isinstance(error, pymysql.err.Error) and error.args else 0
@@ -347,10 +433,16 @@ def _explain(error: Exception, target: Target) -> None:
             f"the certificate of {where} could not be verified ({reason.verify_message}): check "
             "DATABASE_HOST and DATABASE_CA_FILE"
         ) from error
+    if early and code not in FULL:
+        # The next attempt waits for the greeting; only what that one meets is to be believed.
+        target.tls.early_failures += 1
+        raise Refused(CR.CR_SERVER_LOST) from error
     if isinstance(reason, socket.gaierror) and reason.errno != socket.EAI_AGAIN:
         raise SettingsError(
             f"DATABASE_HOST {target.host!r} cannot be resolved ({reason.strerror})"
         ) from error
+    if isinstance(reason, ssl.SSLEOFError):  # it hung up: a server that is starting or stopping
+        raise Refused(CR.CR_SERVER_LOST) from error
     if isinstance(reason, ssl.SSLError) or code == CR.CR_SSL_CONNECTION_ERROR:
         raise SettingsError(
             f"{where} does not offer verifiable TLS ({reason}); it cannot be switched off here"
@@ -372,31 +464,41 @@ def _explain(error: Exception, target: Target) -> None:
 
 def kill(
     open_killer: Callable[[], Connection],
+    until: float,
     *,
     thread_id: int | None = None,
-    local_ports: frozenset[int] = frozenset(),
+    age: float = 0.0,
+    ends: frozenset[str] = frozenset(),
 ) -> bool:
     """End sessions of our own user from beside them, and wait until they are gone.
 
     Args:
         open_killer: Opens a connection for the purpose; closed again before this returns.
+        until: The monotonic clock's time by which to be done.
         thread_id: The session's number.
-        local_ports: Or the sessions that come from these TCP ports of ours.
+        age: Seconds since the session began; a server that has been up for less has forgotten it,
+            and may have given its number to somebody else.
+        ends: Or the sessions that come from these local ends of ours ("address:port").
 
     Returns:
         Whether the server's session list no longer has them.
     """
-    until = time.monotonic() + CONFIRM_SECONDS
-    with contextlib.closing(open_killer()) as killer:
+    with contextlib.closing(open_killer()) as killer, killer.cursor() as cursor:
+
+        def rows(statement: str) -> dict[Any, str]:
+            cursor.execute(statement)
+            return {row[0]: row[2] if len(row) > 2 else row[1] for row in cursor.fetchall()}
+
+        if thread_id and int(rows("SHOW GLOBAL STATUS LIKE 'Uptime'")["Uptime"]) + 1 < age:
+            return True
 
         def alive() -> list[int]:
-            with killer.cursor() as cursor:
-                cursor.execute("SHOW PROCESSLIST")
-                return [
-                    row[0]
-                    for row in cursor.fetchall()
-                    if row[0] == thread_id or _port_of(row[2]) in local_ports
-                ]
+            sessions = rows("SHOW PROCESSLIST")
+            # Lambda's network translates addresses: where the server does not see us as we see
+            # ourselves, an end of ours may be that of somebody else's session.
+            if ends and sessions.get(killer.thread_id()) != killer.end:
+                raise UntellableError("the server sees our connections under other addresses")
+            return [id_ for id_, end in sessions.items() if id_ == thread_id or end in ends]
 
         pause = 0.001
         killed: set[int] = set()
@@ -406,14 +508,15 @@ def kill(
             for session in sessions:
                 if session not in killed:
                     killed.add(session)
-                    with contextlib.suppress(pymysql.err.OperationalError):  # 1094: gone by itself
-                        killer.kill(session)
+                    _kill_one(killer, session)
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
         return True
 
 
-def _port_of(host: str) -> int | None:
-    """The client's port in a process list's Host column ("10.0.1.5:43210")."""
-    _, _, port = host.rpartition(":")
-    return int(port) if port.isdigit() else None
+def _kill_one(killer: Connection, session: int) -> None:
+    try:
+        killer.kill(session)
+    except pymysql.err.OperationalError as error:
+        if error.args[0] != ER.NO_SUCH_THREAD:  # else it went by itself
+            raise

@@ -12,6 +12,10 @@
 None of them is a PyMySQL error, and PyMySQL's own errors pass through the layer as they are.
 """
 
+# Too many connections: in all, of this user, of this user by its resource limit.
+# MySQL server error reference.
+FULL = (1040, 1203, 1226)
+
 
 class SingleConnectionError(Exception):
     """The parent of everything this layer raises by itself."""
@@ -53,10 +57,13 @@ class DatabaseBusyError(SingleConnectionError):
         self.retry_after = retry_after
         self.attempts = attempts
         self.waited = waited
+        tried = f"in {waited:.1f} s and {attempts} attempts (last refusal: error {code})"
         super().__init__(
-            f"the database gave no connection in {waited:.1f} s and {attempts} attempts (last "
-            f"refusal: error {code}); try again in {retry_after:.0f} s, lower the functions' "
-            "reserved concurrency, or raise max_connections"
+            f"the database gave no connection {tried}; try again in {retry_after:.0f} s, lower the "
+            "functions' reserved concurrency, or raise max_connections"
+            if code in FULL
+            else f"the database did not answer {tried}: see whether it is running, and check "
+            "DATABASE_HOST, DATABASE_PORT and the security groups between"
         )
 
 

@@ -2,16 +2,22 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from .deadline import Deadline, Watchdog
-from .driver import Connection
+from .driver import CONFIRM_SECONDS, Connection, Killer
 from .errors import DeadlineError, OutsideInvocationError
 from .guard import Guard, caller
 from .telemetry import Measurements, Telemetry
 
+# For a server to answer the end of a connection that was idle.
+LISTEN_SECONDS = 0.1
+
 Opener = Callable[["Invocation"], Connection]
+
+_running: set["Invocation"] = set()
 
 
 class Invocation:
@@ -30,7 +36,7 @@ class Invocation:
         *,
         margin: float,
         opener: Opener,
-        killer: Callable[[int], bool],
+        killer: Killer,
         guard: Guard,
     ) -> None:
         """Begin; nothing is opened.
@@ -52,13 +58,20 @@ class Invocation:
         self._opening = threading.Lock()
         self._connection: Connection | None = None
         self._watchdog: Watchdog | None = None
+        self._dismissed: list[Watchdog] = []
         self._process = os.getpid()
         self._thread = threading.get_ident()
         guard.enter()
+        _running.add(self)
 
     def in_this_process(self) -> bool:
         """False in a child that was forked while the handler ran."""
         return self._process == os.getpid()
+
+    def abandon(self) -> None:
+        """In a forked child: the session is its parent's, and a word from here would spoil it."""
+        if self._connection is not None:
+            self._connection.abandon()
 
     def in_this_thread(self) -> bool:
         """Whether the handler runs in this thread."""
@@ -75,18 +88,21 @@ class Invocation:
             OutsideInvocationError: In a forked child, or when the handler is done.
             DeadlineError: The time is over.
         """
-        connection = self._connection
-        if connection is not None and connection.open and not self.over.is_set():
-            return connection
         if not self.in_this_process():
             raise OutsideInvocationError(
                 "a forked child process asked for the invocation's connection: let the process "
                 "that runs the handler talk to the database"
             )
+        connection = self._connection
+        if connection is not None and connection.open and not self.over.is_set():
+            return connection
         with self._opening:
             if self._connection is not None:
                 if self._connection.open:
                     return self._connection
+                if self._connection.transaction_depth:
+                    # A new one would commit the rest of the block without what was lost.
+                    self._connection.raise_if_ended()
                 self._release()
             if self.over.is_set():
                 raise OutsideInvocationError(
@@ -98,12 +114,17 @@ class Invocation:
             place = caller()
             connection = self._opener(self)
             if self.over.is_set():
-                connection.destroy(self._killer)
+                connection.destroy(self._killer, self._patience())
                 raise OutsideInvocationError("the handler returned while this connection opened")
-            self._guard.place = place
-            self._watchdog = Watchdog(self.deadline, lambda: self._cut(connection))
             self._connection = connection
+            self._guard.opened(place, connection.end)
+            self._watchdog = Watchdog(self.deadline, lambda: self._cut(connection))
             return connection
+
+    def _patience(self) -> float:
+        """Until when to wait for the server to let go: part of the time left is for the answer."""
+        now = time.monotonic()
+        return now + max(0.05, min(CONFIRM_SECONDS, (self.deadline.hard - now) / 2))
 
     def _late(self) -> DeadlineError:
         return DeadlineError(
@@ -116,8 +137,7 @@ class Invocation:
 
     def _cut(self, connection: Connection) -> None:
         self.measured.deadline_cuts += 1
-        if not connection.cut(self._late, self._killer):
-            self.measured.unconfirmed += 1
+        connection.cut(self._late, self._killer, self._patience())  # counted as it is released
 
     def _release(self) -> None:
         """Let go of the connection there is, alive or dead."""
@@ -125,41 +145,40 @@ class Invocation:
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
             watchdog.dismiss()
+            self._dismissed.append(watchdog)
         if connection is not None:
             self.measured.destroyed += 1
-            self._guard.place = None
-            if not connection.destroy(self._killer):
+            self._guard.closed()
+            if not connection.destroy(self._killer, self._patience()):
                 self.measured.unconfirmed += 1
 
-    def end(self, telemetry: Telemetry, kill_ports: Callable[[frozenset[int]], bool]) -> None:
+    def end(self, telemetry: Telemetry, kill_ends: Callable[[frozenset[str], float], bool]) -> None:
         """The way out: destroy the connection, find what else there is, say what was unusual.
 
         Never raises: the handler's own answer or error matters more than ours.
         """
         if not self.in_this_process():
-            if self._connection is not None:  # a forked child on its way out: the session is its
-                self._connection.abandon()  # parent's, and a COM_QUIT from here would end it
-            return
+            return  # a forked child on its way out: the session is its parent's
+        _running.discard(self)
         self.over.set()
         problems: list[str] = []
         open_transaction = self._connection is not None and self._connection.in_transaction
         with self._opening:
             _try(self._release, problems)
-        _try(lambda: self._destroy_leaks(kill_ports), problems)
+        _try(lambda: self._destroy_leaks(kill_ends), problems)
         self._guard.leave()
         _try(lambda: self._report(telemetry, problems, open_transaction), [])
+        for watchdog in self._dismissed:
+            watchdog.join()  # no thread outlives the invocation; it had time to end meanwhile
 
-    def _destroy_leaks(self, kill_ports: Callable[[frozenset[int]], bool]) -> None:
+    def _destroy_leaks(self, kill_ends: Callable[[frozenset[str], float], bool]) -> None:
         leaks = self._guard.find_leaks()
-        if not leaks:
-            return
         self.measured.leaks += len(leaks)
-        try:
-            if not kill_ports(frozenset(leak.local_port for leak in leaks)):
-                self.measured.unconfirmed += 1
-        finally:
-            for leak in leaks:
-                leak.shut()
+        until = self._patience()
+        # One that is in the middle of a statement does not hear: those are looked for and killed.
+        deaf = [leak.end for leak in leaks if not leak.shut(LISTEN_SECONDS)]
+        if deaf and not kill_ends(frozenset(deaf), until):
+            self.measured.unconfirmed += len(deaf)
 
     def _report(self, telemetry: Telemetry, problems: list[str], open_transaction: bool) -> None:
         measured = self.measured
@@ -184,3 +203,11 @@ def _try(action: Callable[[], None], problems: list[str]) -> None:
         action()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is logged
         problems.append(f"a clean-up failed: {type(error).__name__}: {error}")
+
+
+def _after_fork() -> None:
+    for invocation in _running:
+        invocation.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -10,6 +10,8 @@ DEFAULT_PORT = 3306
 # Time for one KILL over a new connection, and for the handler's answer, at 128 MB of memory (about
 # 1/14 of a core): measured at some 60 ms there, taken several times over. See docs/decisions.md.
 DEFAULT_DEADLINE_MARGIN = 0.5
+# Lambda's longest timeout, in seconds.
+LONGEST_MARGIN = 900
 RDS_ROOTS = Path(__file__).parent / "rds_roots"
 
 
@@ -57,9 +59,10 @@ class Settings:
             problems.append("DATABASE_SECRET_ARN, or DATABASE_USER and DATABASE_PASSWORD, missing")
         if not 0 < self.port < 65536:
             problems.append(f"DATABASE_PORT must be 1 to 65535, and is {self.port}")
-        if self.deadline_margin <= 0:
+        if not 0 < self.deadline_margin < LONGEST_MARGIN:
             problems.append(
-                f"DATABASE_DEADLINE_MARGIN must be above 0 seconds, and is {self.deadline_margin}"
+                f"DATABASE_DEADLINE_MARGIN must be above 0 and below {LONGEST_MARGIN} seconds, and "
+                f"is {self.deadline_margin}"
             )
         if self.ca_file and not Path(self.ca_file).is_file():
             problems.append(f"DATABASE_CA_FILE names {self.ca_file!r}, which is no file")
@@ -83,12 +86,12 @@ class Settings:
         ca_file = given.get("DATABASE_CA_FILE")
         if ca_file is None and ".proxy-" not in host:
             ca_file = _regional_roots(given.get("AWS_REGION"), problems)
-        port = _number(given, "DATABASE_PORT", DEFAULT_PORT, problems)
+        port = int(_number(given, "DATABASE_PORT", DEFAULT_PORT, problems, of=int))
         margin = _number(given, "DATABASE_DEADLINE_MARGIN", DEFAULT_DEADLINE_MARGIN, problems)
         try:
             settings = cls(
                 host=host,
-                port=int(port),
+                port=port,
                 name=given.get("DATABASE_NAME", ""),
                 secret_arn=given.get("DATABASE_SECRET_ARN"),
                 user=given.get("DATABASE_USER"),
@@ -108,11 +111,18 @@ def _refuse(problems: list[str]) -> None:
         raise SettingsError("; ".join(problems))
 
 
-def _number(given: Mapping[str, str], name: str, default: float, problems: list[str]) -> float:
+def _number(
+    given: Mapping[str, str],
+    name: str,
+    default: float,
+    problems: list[str],
+    of: type[float] = float,
+) -> float:
     try:
-        return float(given.get(name, default))
+        return of(given.get(name, default))
     except ValueError:
-        problems.append(f"{name} must be a number, and is {given[name]!r}")
+        kind = "a whole number" if of is int else "a number"
+        problems.append(f"{name} must be {kind}, and is {given[name]!r}")
         return default
 
 
@@ -124,8 +134,9 @@ def _regional_roots(region: str | None, problems: list[str]) -> str | None:
     roots = RDS_ROOTS / f"{region}.pem"
     if not roots.is_file():
         problems.append(
-            f"no RDS roots of region {region!r} are shipped: put the region's bundle from the RDS "
-            "User Guide beside your code and name it in DATABASE_CA_FILE"
+            f"no RDS roots of region {region!r} are shipped: put https://truststore.pki.rds."
+            f"amazonaws.com/{region}/{region}-bundle.pem beside your code and name it in "
+            "DATABASE_CA_FILE"
         )
         return None
     return str(roots)

@@ -21,7 +21,6 @@ from .driver import Connection
 from .errors import SecondConnectionError
 from .guard import caller
 
-
 _LIBRARY = str(Path(sqlalchemy.__file__).parent)
 
 
@@ -63,6 +62,17 @@ def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
         )
     borrowed: _Borrowed | None = None
 
+    def refuse_inside_block(connection: Any) -> None:
+        if connection.transaction_depth:
+            raise SecondConnectionError(
+                "SQLAlchemy asked for the connection inside a database.transaction() block, which "
+                "it would end: use the block's cursor there, or SQLAlchemy's own transaction"
+            )
+
+    def begin(opened: sqlalchemy.Connection) -> None:
+        refuse_inside_block(opened.connection.dbapi_connection)
+        opened.exec_driver_sql("START TRANSACTION")
+
     def give_back() -> None:
         nonlocal borrowed
         borrowed = None
@@ -70,6 +80,7 @@ def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
     def borrow() -> _Borrowed:
         nonlocal borrowed
         connection = database.connection()
+        refuse_inside_block(connection)
         if borrowed is not None and borrowed._connection is connection:
             raise SecondConnectionError(
                 "SQLAlchemy asked for a second connection while the first is still checked out "
@@ -83,5 +94,5 @@ def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
     )
     # The session is in autocommit, as the layer opens it; without this, what SQLAlchemy believes to
     # be a transaction would be committed statement by statement.
-    event.listen(engine, "begin", lambda opened: opened.exec_driver_sql("START TRANSACTION"))
+    event.listen(engine, "begin", begin)
     return engine

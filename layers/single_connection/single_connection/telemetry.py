@@ -1,7 +1,8 @@
 """What an invocation's connection cost, in one EMF line, and a log line for anything unusual.
 
-Powertools is imported when there is first something to say, so that importing the layer stays
-cheap; a handler that uses Powertools itself has paid for it already.
+Through Powertools. Its Metrics are imported as the function starts, when Lambda lends it a whole
+processor, and only where there is a namespace to send to; its Logger, when there is first something
+to say.
 """
 
 import dataclasses
@@ -54,26 +55,26 @@ class Telemetry:
     """Speaks for one function; sends no metrics without POWERTOOLS_METRICS_NAMESPACE."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        """Nothing is imported yet."""
+        """Import Powertools' Metrics if there is a namespace."""
         self._environ = environ
         self._logger: Any = None
+        self._metrics: Any = None
+        if namespace := environ.get("POWERTOOLS_METRICS_NAMESPACE"):
+            from aws_lambda_powertools.metrics import EphemeralMetrics  # noqa: PLC0415 - see above
+
+            # Ephemeral: apart from the handler's own Metrics, which may be half-way.
+            service = environ.get("POWERTOOLS_SERVICE_NAME", "service_undefined")
+            self._metrics = EphemeralMetrics(namespace=namespace, service=service)
 
     def emit(self, measured: Measurements) -> None:
         """Print at most one EMF line: none where the invocation never asked for a connection."""
-        namespace = self._environ.get("POWERTOOLS_METRICS_NAMESPACE")
-        if not namespace or not (measured.attempts or measured.leaks):
+        if self._metrics is None or not (measured.attempts or measured.leaks):
             return
-        from aws_lambda_powertools.metrics import EphemeralMetrics  # noqa: PLC0415 - see above
-
-        metrics = EphemeralMetrics(
-            namespace=namespace,
-            service=self._environ.get("POWERTOOLS_SERVICE_NAME", "service_undefined"),
-        )
         for field, (name, unit, factor) in _METRICS.items():
             value = getattr(measured, field)
             if value or (field in _ALWAYS and measured.attempts):
-                metrics.add_metric(name=name, unit=unit, value=value * factor)
-        metrics.flush_metrics()
+                self._metrics.add_metric(name=name, unit=unit, value=value * factor)
+        self._metrics.flush_metrics()
 
     def warn(self, message: str, context: Any, **details: Any) -> None:
         """Log something unusual, with the function's name and the request's id."""

@@ -167,6 +167,7 @@ class _Connection:
     def __init__(self, server: FakeServer) -> None:
         self.server = server
         self.open = True
+        self.end = "fake"
         self.transaction_depth = 0
         self.lost_transaction = None
         self.in_transaction = False
@@ -205,12 +206,12 @@ class _Connection:
             self.open = False
             self.server.connections_open -= 1
 
-    def destroy(self, _kill: Any) -> bool:
+    def destroy(self, _kill: Any, _until: float) -> bool:
         self.close()
         return True
 
-    def cut(self, _reason: Any, _kill: Any) -> bool:
-        return self.destroy(_kill)
+    def cut(self, _reason: Any, _kill: Any, _until: float) -> bool:
+        return self.destroy(_kill, _until)
 
     def abandon(self) -> None:
         self.open = False

@@ -1,19 +1,29 @@
 """Verified TLS that resumes: what makes the next connection cheap, and never a socket."""
 
-import socket
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any, Self
 
 from .errors import SettingsError
+from .wire import Wire
+
+# A connection's TLS, with what comes from the network and what goes there.
+Tls = tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]
+
+# After so many in a row nothing is said early any more: something on the way cannot bear it.
+EARLY_FAILURES = 3
 
 
 class ResumingContext(ssl.SSLContext):
     """A client context that always verifies, and resumes the last session of the same server.
 
-    One context serves one database. Only a session whose full handshake passed this context's own
+    What it keeps belongs to one host. Only a session whose full handshake passed this context's own
     verification (chain and host name) is kept; a server that refuses it gets a full, verified
     handshake again, without a further connection.
+
+    Attributes:
+        early_failures: How often in a row a connection that spoke early came to nothing.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
@@ -25,7 +35,11 @@ class ResumingContext(ssl.SSLContext):
         Raises:
             SettingsError: The file holds no certificate that can be read.
         """
+        self._host: str | None = None
         self._session: ssl.SSLSession | None = None
+        self._request = b""
+        self._prepared: list[Tls] = []
+        self.early_failures = 0
         self.minimum_version = ssl.TLSVersion.TLSv1_2
         # The first key share must be one the server takes: MySQL 8 and later answer Python's
         # default (X25519) with a HelloRetryRequest, which costs a round trip on each connect.
@@ -41,16 +55,50 @@ class ResumingContext(ssl.SSLContext):
                 f"DATABASE_CA_FILE {ca_file!r} holds no PEM certificate that can be read: {error}"
             ) from error
 
-    def wrap_socket(  # type: ignore[override]
-        self, sock: socket.socket, server_hostname: str | None = None, **_: Any
-    ) -> ssl.SSLSocket:
-        """Verified TLS over `sock`, resuming the kept session where the server agrees."""
-        wrapped = super().wrap_socket(sock, server_hostname=server_hostname, session=self._session)
-        if not wrapped.session_reused:
-            self._session = None
-        return wrapped
+    def wrap_socket(self, sock: Wire, **_: Any) -> Wire:  # type: ignore[override]
+        """Verified TLS over `sock`: PyMySQL's way to ask for it."""
+        sock.shake_hands()
+        return sock
 
-    def remember(self, sock: ssl.SSLSocket) -> None:
-        """Keep the ticket `sock` got, to be called once data was read (TLS 1.3 sends it late)."""
-        if self._session is None and sock.session is not None and sock.session.has_ticket:
-            self._session = sock.session
+    def ticket(self, host: str) -> ssl.SSLSession | None:
+        """The session to resume, if the last verification was of `host`."""
+        return self._session if host == self._host else None
+
+    def begin(self, host: str) -> Tls:
+        """TLS with `host`, in memory: what was prepared, or made now."""
+        if host == self._host and self._prepared:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                return self._prepared.pop()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = self.ticket(host)
+        tls = self.wrap_bio(incoming, outgoing, server_hostname=host, session=session)
+        return tls, incoming, outgoing
+
+    def prepare(self, host: str) -> None:
+        """Make the next connection's TLS now, while the server works on this one's.
+
+        OpenSSL copies the session by writing and parsing it, certificate included: that takes
+        longer than anything else on our side of a resumption.
+        """
+        if not self._prepared and self.ticket(host) is not None:
+            self._prepared.append(self.begin(host))
+
+    def take_request(self, host: str) -> bytes:
+        """What was said before TLS, last time with `host`; given once, until TLS is there again."""
+        request, self._request = self._request, b""
+        return request if host == self._host and self.early_failures < EARLY_FAILURES else b""
+
+    def verified(self, host: str, request: bytes, *, reused: bool) -> None:
+        """TLS with `host` is there, verified now or when the session began that it resumed."""
+        if not reused:
+            self._session = None
+            self._prepared.clear()
+        self._host = host
+        self._request = request
+
+    def remember(self, wire: Wire) -> None:
+        """Keep the ticket `wire` got, to be called once data was read (TLS 1.3 sends it late)."""
+        if self._session is None and wire.secure:
+            session = wire.session
+            if session is not None and session.has_ticket:
+                self._session = session

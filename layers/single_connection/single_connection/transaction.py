@@ -31,17 +31,19 @@ def transaction(connection: Connection) -> Iterator[DictCursor]:
         CommitOutcomeUnknownError: The connection was lost while COMMIT was on its way.
     """
     depth = connection.transaction_depth
-    begin, undo = _words(depth)
+    # START TRANSACTION would commit what was begun by hand: there, too, the block is a savepoint.
+    level = depth or int(connection.in_transaction)
+    begin, undo = _words(level)
     cursor = connection.cursor(DictCursor)
     cursor.execute(begin)
-    connection.transaction_depth += 1
+    connection.transaction_depth = level + 1
     try:
         yield cursor
-        if depth == 0:
+        if level == 0:
             _commit(connection)
         else:
             connection.raise_if_ended()
-            cursor.execute(f"RELEASE SAVEPOINT level_{depth}")
+            cursor.execute(f"RELEASE SAVEPOINT level_{level}")
     except BaseException:
         if connection.lost_transaction is None and connection.open:
             with contextlib.suppress(Exception):  # the error on its way out says more
@@ -55,10 +57,10 @@ def transaction(connection: Connection) -> Iterator[DictCursor]:
             cursor.close()
 
 
-def _words(depth: int) -> tuple[str, str]:
-    if depth == 0:
+def _words(level: int) -> tuple[str, str]:
+    if level == 0:
         return "START TRANSACTION", "ROLLBACK"
-    return f"SAVEPOINT level_{depth}", f"ROLLBACK TO SAVEPOINT level_{depth}"
+    return f"SAVEPOINT level_{level}", f"ROLLBACK TO SAVEPOINT level_{level}"
 
 
 def _commit(connection: Connection) -> None:
