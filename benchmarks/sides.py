@@ -236,6 +236,7 @@ def resumed(door: Door) -> Work:
 
 def _opened(door: Door, *, early: bool, newest: ssl.TLSVersion | None = None) -> Work:
     from single_connection import driver
+    from single_connection.lease import Lease
     from single_connection.tls import ResumingContext
 
     tls = ResumingContext(door.ca_file)
@@ -253,7 +254,7 @@ def _opened(door: Door, *, early: bool, newest: ssl.TLSVersion | None = None) ->
     def work() -> object:
         if not early:
             tls.take_request(door.host)
-        connection = driver.open_connection(target, driver.Lease(3.0))
+        connection = driver.open_connection(target, Lease(3.0))
         with contextlib.closing(connection), connection.cursor() as cursor:
             cursor.execute(STATEMENT)
             return cursor.fetchone()

@@ -526,6 +526,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def _dying_with_us(command: Sequence[str]) -> Sequence[str]:
     """Have the kernel kill the process with its parent; setpriv (util-linux) execs, adding no pid.
 
+    The parent, to the kernel, is the thread that starts it: let that one live as long.
+
     Without setpriv a frozen runtime is still hung up by the kernel when its group is orphaned, and
     a running one ends as soon as it finds no Runtime API.
     """

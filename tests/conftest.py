@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from single_connection import guard
 
 from local.database import LocalDatabase
 from local.servers import FLAVORS, Flavor, Server, ServerMissingError, require_server
@@ -44,6 +45,22 @@ def need(flavor: Flavor) -> Server:
         if os.environ.get("CI") and flavor == "mariadb":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guards_of_the_module() -> Iterator[None]:
+    """Handlers that a module loaded guard their database no longer when it is done."""
+    before = list(guard._guards)
+    yield
+    guard._guards[:] = before
+
+
+@pytest.fixture(autouse=True)
+def guards_of_the_test() -> Iterator[None]:
+    """No guard of one test refuses what the next one connects plainly."""
+    before = list(guard._guards)
+    yield
+    guard._guards[:] = before
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from typing import Any
 import pymysql
 import pytest
 from pymysql.cursors import DictCursor
-from single_connection import Database, Settings, guard
+from single_connection import Database, Settings
 
 from local.database import LocalDatabase, Session
 from local.environment import Answer, Environment
@@ -84,12 +84,10 @@ class World:
 
 @pytest.fixture
 def world(database_server: LocalDatabase) -> Iterator[World]:
-    """A clean server; afterwards no guard of this test is left to refuse the next one's."""
-    guards = list(guard._guards)
+    """A clean server."""
     world = World(database_server)
     yield world
     world.close()
-    guard._guards[:] = guards
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +121,9 @@ class Function:
     @contextlib.contextmanager
     def invoked(self, **event: Any) -> Iterator[Callable[[], Answer]]:
         """Invoke, and do something meanwhile; call what is yielded for the answer."""
+        self.idle()
+        # From this thread: the kernel would end the process with the thread that started it.
+        self._runner.run(self._environment.start())
         loop = self._runner.get_loop()
         task = loop.create_task(self._environment.invoke(event))
         running = threading.Thread(target=loop.run_until_complete, args=(task,))

@@ -303,7 +303,8 @@ def test_threads_that_share_the_connection_are_all_told(things: World) -> None:
 def test_a_rush_of_threads_at_the_end_neither_hangs_nor_leaks(things: World) -> None:
     database = things.database()
     for turn in range(12):
-        stop, running = threading.Event(), []
+        stop = threading.Event()
+        running: list[Any] = []
 
         def ask(stop: threading.Event = stop) -> None:
             while not stop.is_set():

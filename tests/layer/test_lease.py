@@ -8,7 +8,7 @@ from typing import Any
 import pymysql
 import pytest
 from single_connection import Database
-from single_connection.driver import Lease
+from single_connection.lease import Lease
 from single_connection.testing import LambdaContext
 
 from tests.layer.conftest import World, body, function

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pytest
 from single_connection import Database, DatabaseBusyError, SettingsError, driver
+from single_connection.lease import Lease
 from single_connection.testing import LambdaContext
 from single_connection.tls import ResumingContext
 
@@ -119,7 +120,7 @@ def test_a_server_that_keeps_no_sessions_is_verified_each_time(
 
 def target(world: World, tls: ResumingContext, **changes: Any) -> driver.Target:
     environ = world.environ()
-    named = {
+    named: dict[str, Any] = {
         "host": environ["DATABASE_HOST"],
         "port": world.server.port,
         "name": environ["DATABASE_NAME"],
@@ -131,7 +132,7 @@ def target(world: World, tls: ResumingContext, **changes: Any) -> driver.Target:
 
 
 def connect(where: driver.Target) -> None:
-    with contextlib.closing(driver.open_connection(where, driver.Lease(5))) as connection:
+    with contextlib.closing(driver.open_connection(where, Lease(5))) as connection:
         connection.query("SELECT 42")
 
 

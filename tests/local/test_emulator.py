@@ -86,7 +86,7 @@ def function(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def emulated(function: Path, tmp_path: Path) -> Iterator[int]:
-    program = shutil.copy(emulator(), tmp_path / "emulator")
+    program = Path(shutil.copy(emulator(), tmp_path / "emulator"))
     program.chmod(0o755)
     port, runtime_port = free_port(), free_port()
     process = subprocess.Popen(

@@ -21,6 +21,8 @@ from .errors import (
 )
 from .guard import Guard
 from .invocation import Invocation
+from .kill import kill
+from .lease import Lease
 from .settings import DEFAULT_DEADLINE_MARGIN, Settings
 from .telemetry import Telemetry
 from .tls import ResumingContext
@@ -249,7 +251,7 @@ class Database:
 
         def attempt() -> driver.Connection:
             began = time.perf_counter()
-            lease = driver.Lease(
+            lease = Lease(
                 max(0.0, deadline.hard - time.monotonic()), through_proxy=settings.through_proxy
             )
             with self._guard.permitted():
@@ -320,10 +322,10 @@ class Database:
             """A momentary connection beside the invocation's, for a session that is deaf."""
             left = max(0.05, until - time.monotonic())
             with self._guard.permitted(beside=True):
-                return driver.open_connection(self._target(), driver.Lease(left), timeout=left)
+                return driver.open_connection(self._target(), Lease(left), timeout=left)
 
         try:
-            return driver.kill(open_killer, until, **which)
+            return kill(open_killer, until, **which)
         except Exception as error:  # noqa: BLE001 - the lease ends what we could not
             self._telemetry.warn(
                 "a session could not be killed", None, error=f"{type(error).__name__}: {error}"

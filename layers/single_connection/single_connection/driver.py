@@ -9,7 +9,6 @@ tests/layer/test_driver_seams.py: `_execute_command`, `_force_close`, `_next_seq
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 import socket
 import ssl
@@ -23,9 +22,10 @@ import pymysql
 from pymysql.constants import COMMAND, CR, ER, SERVER_STATUS
 from pymysql.cursors import DictCursor
 
+from .addresses import end_of
 from .admission import Refused
 from .errors import FULL, CredentialsError, SettingsError
-from .guard import end_of
+from .lease import Lease
 from .tls import ResumingContext
 from .wire import Wire
 
@@ -33,17 +33,18 @@ from .wire import Wire
 Killer = Callable[[int, float, float], bool]
 OperationalError = pymysql.err.OperationalError
 DriverError = pymysql.err.Error
+NO_SUCH_THREAD = ER.NO_SUCH_THREAD
+_read_packet = pymysql.connections.Connection._read_packet
 
 __all__ = [
+    "NO_SUCH_THREAD",
     "Connection",
     "DictCursor",
     "DriverError",
     "Killer",
-    "Lease",
     "OperationalError",
     "Target",
     "is_denied",
-    "kill",
     "open_connection",
 ]
 
@@ -71,42 +72,6 @@ class Target:
     password: str = dataclasses.field(repr=False)
     tls: ResumingContext = dataclasses.field(repr=False)
     through_proxy: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lease:
-    """The limits after which the server lets go by itself, from the seconds an invocation has left.
-
-    It counts from the session's last statement: an environment that dies without a word is gone
-    from the server `seconds` later. A lock is waited for at most half as long, so that a
-    transaction that met a lock-wait timeout can still be run again.
-    """
-
-    seconds: float
-    through_proxy: bool = False
-
-    def statement(self, server_version: str) -> str:
-        """The one SET that carries the whole session set-up."""
-        whole = max(1, math.ceil(self.seconds))
-        settings = ["NAMES utf8mb4", "autocommit = 1", f"wait_timeout = {whole}"]
-        if not self.through_proxy:  # a proxy pins the session on variables it does not track
-            lock_wait = max(1, whole // 2)
-            settings += [
-                f"net_write_timeout = {whole}",
-                f"innodb_lock_wait_timeout = {lock_wait}",
-                f"lock_wait_timeout = {lock_wait}",
-                f"max_statement_time = {max(0.001, self.seconds):.3f}"
-                if "MariaDB" in server_version
-                else f"max_execution_time = {max(1, round(self.seconds * 1000))}",
-            ]
-        return "SET " + ", ".join(settings)
-
-
-_read_packet = pymysql.connections.Connection._read_packet
-
-
-class UntellableError(Exception):
-    """Which sessions are ours cannot be told from the server's list; never leaves the layer."""
 
 
 def _cuttable(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -460,63 +425,3 @@ def _explain(error: Exception, target: Target, *, early: bool) -> None:
         raise Refused(code) from error
     if isinstance(reason, OSError) or code in UNREACHABLE:
         raise Refused(code or CR.CR_CONN_HOST_ERROR) from error
-
-
-def kill(
-    open_killer: Callable[[], Connection],
-    until: float,
-    *,
-    thread_id: int | None = None,
-    age: float = 0.0,
-    ends: frozenset[str] = frozenset(),
-) -> bool:
-    """End sessions of our own user from beside them, and wait until they are gone.
-
-    Args:
-        open_killer: Opens a connection for the purpose; closed again before this returns.
-        until: The monotonic clock's time by which to be done.
-        thread_id: The session's number.
-        age: Seconds since the session began; a server that has been up for less has forgotten it,
-            and may have given its number to somebody else.
-        ends: Or the sessions that come from these local ends of ours ("address:port").
-
-    Returns:
-        Whether the server's session list no longer has them.
-    """
-    with contextlib.closing(open_killer()) as killer, killer.cursor() as cursor:
-
-        def rows(statement: str) -> dict[Any, str]:
-            cursor.execute(statement)
-            return {row[0]: row[2] if len(row) > 2 else row[1] for row in cursor.fetchall()}
-
-        if thread_id and int(rows("SHOW GLOBAL STATUS LIKE 'Uptime'")["Uptime"]) + 1 < age:
-            return True
-
-        def alive() -> list[int]:
-            sessions = rows("SHOW PROCESSLIST")
-            # Lambda's network translates addresses: where the server does not see us as we see
-            # ourselves, an end of ours may be that of somebody else's session.
-            if ends and sessions.get(killer.thread_id()) != killer.end:
-                raise UntellableError("the server sees our connections under other addresses")
-            return [id_ for id_, end in sessions.items() if id_ == thread_id or end in ends]
-
-        pause = 0.001
-        killed: set[int] = set()
-        while sessions := alive():
-            if time.monotonic() > until:
-                return False
-            for session in sessions:
-                if session not in killed:
-                    killed.add(session)
-                    _kill_one(killer, session)
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
-        return True
-
-
-def _kill_one(killer: Connection, session: int) -> None:
-    try:
-        killer.kill(session)
-    except pymysql.err.OperationalError as error:
-        if error.args[0] != ER.NO_SUCH_THREAD:  # else it went by itself
-            raise

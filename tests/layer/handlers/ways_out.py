@@ -12,7 +12,7 @@ import pymysql.cursors
 from single_connection import Database
 
 database = Database.from_environment()
-kept = []  # what a careless handler keeps alive between invocations
+kept: list[object] = []  # what a careless handler keeps alive between invocations
 
 MILLION = "SELECT REPEAT('x', 10) FROM seq a, seq b, seq c, seq d, seq e, seq f"
 
