@@ -474,14 +474,14 @@ def test_somebody_elses_session_is_never_killed(world: World) -> None:
             # As if behind a translation: the server sees other addresses than ours.
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("single_connection.driver.end_of", lambda _sock: "10.0.0.1:1")
-                return database._kill_ends(frozenset({theirs.host}), time.monotonic() + 1)
+                return database._door.kill_ends(frozenset({theirs.host}), time.monotonic() + 1)
 
         database._guard.find_leaks = list  # type: ignore[method-assign]
         assert invoke(database, kill) is False
         assert [one.id for one in world.sessions()] == [theirs.id]
         # And a number from before the server was started is not used against who has it now.
         assert invoke(
-            database, lambda: database._kill_session(theirs.id, 1e9, time.monotonic() + 1)
+            database, lambda: database._door.kill_session(theirs.id, 1e9, time.monotonic() + 1)
         )
         assert [one.id for one in world.sessions()] == [theirs.id]
     finally:

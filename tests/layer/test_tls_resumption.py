@@ -181,7 +181,7 @@ def test_a_server_that_greets_differently_is_asked_again_in_the_usual_order(
 ) -> None:
     database = world.database()
     ask(database)
-    database._tls._request = b"\x20\0\0\1" + bytes(32)  # not what PyMySQL will want to say
+    database._door._tls._request = b"\x20\0\0\1" + bytes(32)  # not what PyMySQL will want to say
     assert resumptions(database, handshakes, nothing, nothing) == [True, True]
 
 
@@ -270,7 +270,7 @@ def test_a_full_server_is_understood_though_it_resets_the_connection(
         pytest.skip("needs no server: once is enough")
     database = world.database(port=full_server)
     for _ in range(20):
-        database._tls._host, database._tls._request = "127.0.0.1", b"\x20\0\0\1" + bytes(32)
+        database._door._tls._host, database._door._tls._request = "127.0.0.1", b"\x20\0\0\1" + bytes(32)
         with pytest.raises(DatabaseBusyError) as busy:
             database.invocation(lambda _event, _context: database.connection())(
                 {}, LambdaContext(0.1)

@@ -4,37 +4,21 @@ import contextlib
 import functools
 import inspect
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import quote
 
 from . import driver
-from .admission import Admission
-from .credentials import Credentials
-from .errors import (
-    CredentialsError,
-    DatabaseBusyError,
-    OutsideInvocationError,
-    SecondConnectionError,
-    SettingsError,
-)
+from .door import Door
+from .errors import OutsideInvocationError, SecondConnectionError, SettingsError
 from .guard import Guard
 from .invocation import Invocation
-from .kill import kill
-from .lease import Lease
 from .settings import DEFAULT_DEADLINE_MARGIN, Settings
 from .telemetry import Telemetry
-from .tls import ResumingContext
 from .transaction import run_again, transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-
-# Seconds between two readings of a secret that the server refuses: while a rotation is between
-# changing the password and publishing it, only waiting helps.
-REREAD_SECONDS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 
 class Database:
@@ -74,10 +58,10 @@ class Database:
     ) -> None:
         self._read_settings = read
         self._telemetry = Telemetry(environ)
-        self._admission = Admission()
         self._guard = Guard(self._address)
+        self._door = Door(lambda: self.settings, self._guard, self._telemetry)
+        self._open: Callable[[Invocation], driver.Connection] = self._door.open
         self._invocation: Invocation | None = None
-        self._open: Callable[[Invocation], driver.Connection] = self._admit
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -88,21 +72,11 @@ class Database:
         """
         return self._read_settings()
 
-    @functools.cached_property
-    def _credentials(self) -> Credentials:
-        return Credentials(self.settings)
-
-    @functools.cached_property
-    def _tls(self) -> ResumingContext:
-        return ResumingContext(self.settings.ca_file)
-
     def _address(self) -> tuple[str, int] | None:
         try:
             return self.settings.host, self.settings.port
         except SettingsError:
             return None  # said where it matters: at the first connection
-
-    # The handler's side -------------------------------------------------------------------------
 
     def invocation(self, handler: Handler) -> Handler:
         """Mark a Lambda handler: whatever it opens is gone when it is left, in whichever way.
@@ -140,7 +114,7 @@ class Database:
             try:
                 return handler(event, context, *args, **kwargs)
             finally:
-                invocation.end(self._telemetry, self._kill_ends)
+                invocation.end(self._telemetry, self._door.kill_ends)
                 self._invocation = None
 
         return marked  # type: ignore[return-value]
@@ -150,7 +124,7 @@ class Database:
             context,
             margin=self._margin(),
             opener=self._open,
-            killer=self._kill_session,
+            killer=self._door.kill_session,
             guard=self._guard,
         )
         return invocation
@@ -240,103 +214,3 @@ class Database:
         finally:
             self.__dict__.clear()
             self.__dict__.update(kept)
-
-    # The server's side --------------------------------------------------------------------------
-
-    def _admit(self, invocation: Invocation) -> driver.Connection:
-        """Open the invocation's connection, waiting at a full database."""
-        settings, deadline = self.settings, invocation.deadline
-        tag = _tag(invocation.context) if settings.tag_statements else ""
-        measured = invocation.measured
-
-        def attempt() -> driver.Connection:
-            began = time.perf_counter()
-            lease = Lease(
-                max(0.0, deadline.hard - time.monotonic()), through_proxy=settings.through_proxy
-            )
-            with self._guard.permitted():
-                opened = driver.open_connection(
-                    self._target(), lease, tag=tag, timeout=deadline.left()
-                )
-            measured.connect_seconds = time.perf_counter() - began
-            return opened
-
-        try:
-            connection, attempts, waited = self._admission.admit(
-                lambda: self._through_rotation(attempt, invocation),
-                until=deadline.soft,
-                stop=invocation.over,
-            )
-        except DatabaseBusyError as busy:
-            measured.attempts += busy.attempts
-            measured.waited_seconds += busy.waited
-            raise
-        measured.attempts += attempts
-        measured.waited_seconds += waited
-        return connection
-
-    def _through_rotation(
-        self, attempt: Callable[[], driver.Connection], invocation: Invocation
-    ) -> driver.Connection:
-        """Attempt again with the secret read anew, while a rotation may be going on."""
-        try:
-            return attempt()
-        except CredentialsError as refused:
-            if not self._credentials.can_change or not driver.is_denied(refused.__cause__):
-                raise
-            last = refused
-        for pause in REREAD_SECONDS:
-            if invocation.deadline.left() <= pause or invocation.over.wait(pause):
-                break
-            self._credentials.read(again=True)
-            try:
-                return attempt()
-            except CredentialsError as refused:
-                last = refused
-        raise last
-
-    def _target(self) -> driver.Target:
-        settings = self.settings
-        user, password = self._credentials.read()
-        return driver.Target(
-            host=settings.host,
-            port=settings.port,
-            name=settings.name,
-            user=user,
-            password=password,
-            tls=self._tls,
-            through_proxy=settings.through_proxy,
-        )
-
-    def _kill_session(self, thread_id: int, age: float, until: float) -> bool:
-        return self._kill(until, thread_id=thread_id, age=age)
-
-    def _kill_ends(self, ends: frozenset[str], until: float) -> bool:
-        return self._kill(until, ends=ends)
-
-    def _kill(self, until: float, **which: Any) -> bool:
-        if self.settings.through_proxy:
-            return False  # the numbers are the proxy's own: closing our side must do
-
-        def open_killer() -> driver.Connection:
-            """A momentary connection beside the invocation's, for a session that is deaf."""
-            left = max(0.05, until - time.monotonic())
-            with self._guard.permitted(beside=True):
-                return driver.open_connection(self._target(), Lease(left), timeout=left)
-
-        try:
-            return kill(open_killer, until, **which)
-        except Exception as error:  # noqa: BLE001 - the lease ends what we could not
-            self._telemetry.warn(
-                "a session could not be killed", None, error=f"{type(error).__name__}: {error}"
-            )
-            return False
-
-
-def _tag(context: Any) -> str:
-    """A comment in sqlcommenter's form, naming function and request."""
-    named = {
-        "function": getattr(context, "function_name", ""),
-        "request_id": getattr(context, "aws_request_id", ""),
-    }
-    return " /*" + ",".join(f"{key}='{quote(str(v), safe='')}'" for key, v in named.items()) + "*/"
