@@ -1,6 +1,6 @@
 """Beyond the limit: 1, 2, 5 and 10 times as many callers as the database takes connections.
 
-    python -m benchmarks.overload                # measure, report, chart (under five minutes)
+    python -m benchmarks.overload                # measure, report, chart (five to six minutes)
     python -m benchmarks.overload --quick        # a smoke test of the same, a few seconds
     python -m benchmarks.overload --write-docs   # the last report's numbers into docs/overload.md
 

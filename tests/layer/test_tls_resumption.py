@@ -270,7 +270,8 @@ def test_a_full_server_is_understood_though_it_resets_the_connection(
         pytest.skip("needs no server: once is enough")
     database = world.database(port=full_server)
     for _ in range(20):
-        database._door._tls._host, database._door._tls._request = "127.0.0.1", b"\x20\0\0\1" + bytes(32)
+        tls = database._door._tls
+        tls._host, tls._request = "127.0.0.1", b"\x20\0\0\1" + bytes(32)
         with pytest.raises(DatabaseBusyError) as busy:
             database.invocation(lambda _event, _context: database.connection())(
                 {}, LambdaContext(0.1)
