@@ -420,6 +420,13 @@ def chart(report: dict[str, Any], stem: Path) -> None:
     axes[1].set_xlabel(f"callers at once, in times the limit of {report['limit']} connections")
     handles, labels = axes[2].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    save(figure, stem)
+
+
+def save(figure: Any, stem: Path) -> None:
+    """Write a chart as SVG and PNG, the same bytes for the same figures, and let go of it."""
+    import matplotlib.pyplot as plt
+
     stem.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
     figure.savefig(stem.with_suffix(".png"), dpi=160, metadata={"Software": None})

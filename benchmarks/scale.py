@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks.overload import ROOT, write_between_markers
+from benchmarks.overload import ROOT, save, write_between_markers
 from benchmarks.simulation import Cpu, Run, arrivals, closed_loop, layer, spread
 
 REPORT = ROOT / "build" / "bench" / "scale.json"
@@ -267,10 +267,7 @@ def chart(report: dict[str, Any], stem: Path) -> None:
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-    figure.savefig(stem.with_suffix(".png"), dpi=160, metadata={"Software": None})
-    plt.close(figure)
+    save(figure, stem)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

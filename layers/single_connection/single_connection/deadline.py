@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Lambda's longest timeout, taken where the context does not tell (a direct call in a test).
-LONGEST_INVOCATION = 900.0
+# Lambda's longest timeout, in seconds; taken where the context does not tell, as in a direct call.
+LONGEST_INVOCATION = 900
 
 
 class Deadline:

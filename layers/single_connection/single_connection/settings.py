@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from .deadline import LONGEST_INVOCATION
 from .errors import SettingsError
 
 DEFAULT_PORT = 3306
-# Time for one KILL over a new connection, and for the handler's answer, at 128 MB of memory (about
-# 1/14 of a core): measured at some 60 ms there, taken several times over. See docs/decisions.md.
+# Time for one KILL over a new connection, and for the handler's answer: a connect takes some 1.4 ms
+# of CPU (docs/speed.md), so some 20 ms with 128 MB of memory, which is about 1/14 of a core; the
+# rest is for the answer, and for a network that is not at its best.
 DEFAULT_DEADLINE_MARGIN = 0.5
-# Lambda's longest timeout, in seconds.
-LONGEST_MARGIN = 900
 RDS_ROOTS = Path(__file__).parent / "rds_roots"
 
 
@@ -59,10 +59,10 @@ class Settings:
             problems.append("DATABASE_SECRET_ARN, or DATABASE_USER and DATABASE_PASSWORD, missing")
         if not 0 < self.port < 65536:
             problems.append(f"DATABASE_PORT must be 1 to 65535, and is {self.port}")
-        if not 0 < self.deadline_margin < LONGEST_MARGIN:
+        if not 0 < self.deadline_margin < LONGEST_INVOCATION:
             problems.append(
-                f"DATABASE_DEADLINE_MARGIN must be above 0 and below {LONGEST_MARGIN} seconds, and "
-                f"is {self.deadline_margin}"
+                f"DATABASE_DEADLINE_MARGIN must be above 0 and below {LONGEST_INVOCATION} seconds, "
+                f"and is {self.deadline_margin}"
             )
         if self.ca_file and not Path(self.ca_file).is_file():
             problems.append(f"DATABASE_CA_FILE names {self.ca_file!r}, which is no file")
@@ -71,7 +71,7 @@ class Settings:
     @property
     def through_proxy(self) -> bool:
         """Whether the host is an RDS Proxy endpoint, told by its name (`….proxy-….rds.…`)."""
-        return ".proxy-" in self.host
+        return _is_proxy(self.host)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
@@ -84,7 +84,7 @@ class Settings:
         problems: list[str] = []
         host = given.get("DATABASE_HOST", "")
         ca_file = given.get("DATABASE_CA_FILE")
-        if ca_file is None and ".proxy-" not in host:
+        if ca_file is None and not _is_proxy(host):
             ca_file = _regional_roots(given.get("AWS_REGION"), problems)
         port = int(_number(given, "DATABASE_PORT", DEFAULT_PORT, problems, of=int))
         margin = _number(given, "DATABASE_DEADLINE_MARGIN", DEFAULT_DEADLINE_MARGIN, problems)
@@ -104,6 +104,10 @@ class Settings:
             problems.append(str(error))
         _refuse(problems)
         return settings
+
+
+def _is_proxy(host: str) -> bool:
+    return ".proxy-" in host
 
 
 def _refuse(problems: list[str]) -> None:
