@@ -148,7 +148,7 @@ def _summary(batches: dict[str, dict[str, list[Batch]]]) -> dict[str, Any]:
 
 
 def _side_summary(taken: list[Batch], beside: dict[str, list[Batch]]) -> dict[str, Any]:
-    """Medians in milliseconds; ratios to the C driver, round by round, as quartiles."""
+    """Medians in milliseconds; what is compared is compared round by round, as quartiles."""
     summary = {
         "median_ms": _ms(statistics.median(_walls(taken))),
         "quartiles_ms": [_ms(q) for q in quartiles(_walls(taken))],
@@ -160,6 +160,10 @@ def _side_summary(taken: list[Batch], beside: dict[str, list[Batch]]) -> dict[st
             pairs = zip(taken, beside[other], strict=True)
             ratios = [statistics.median(a.wall) / statistics.median(b.wall) for a, b in pairs]
             summary[f"of_{other}"] = [round(q, 3) for q in quartiles(ratios)]
+    if "early" in beside:
+        pairs = zip(taken, beside["early"], strict=True)
+        more = [statistics.median(a.wall) - statistics.median(b.wall) for a, b in pairs]
+        summary["beyond_early_ms"] = [_ms(q) for q in quartiles(more)]
     return summary
 
 

@@ -18,6 +18,7 @@ from single_connection import (
     OutsideInvocationError,
 )
 from single_connection.deadline import LONGEST_INVOCATION, Deadline
+from single_connection.invocation import Invocation
 from single_connection.testing import LambdaContext
 
 from tests.layer.conftest import World, body, function
@@ -312,7 +313,7 @@ def test_a_rush_of_threads_at_the_end_neither_hangs_nor_leaks(things: World) -> 
                     with database.connection().cursor() as cursor:
                         cursor.execute("SELECT SLEEP(0.001)")
                 except (pymysql.err.Error, OutsideInvocationError):
-                    pass
+                    time.sleep(0.001)  # three that spin keep the interpreter from everybody else
 
         def work(turn: int = turn, running: Any = running, ask: Any = ask) -> None:
             for _ in range(3):
@@ -342,6 +343,29 @@ def test_a_context_that_does_not_tell_the_time_has_lambdas_longest() -> None:
     assert Deadline(object(), 0.5).left() == pytest.approx(LONGEST_INVOCATION - 0.5, abs=0.05)
 
 
+def test_a_deadline_that_passes_while_the_connection_opens_is_not_missed(things: World) -> None:
+    """The watch begins before there is anything to cut: it finds nothing, and comes no more."""
+    database = things.database()
+    opens = database._open
+
+    def slowly(invocation: Invocation) -> Any:
+        connection = opens(invocation)
+        time.sleep(max(0.0, invocation.deadline.left()) + 0.05)
+        return connection
+
+    database._open = slowly
+
+    def work() -> None:
+        for _ in range(2):
+            with pytest.raises(DeadlineError):
+                database.connection()
+            things.wait_for(lambda: not things.sessions(), 0.5)
+        assert database._invocation is not None
+        assert database._invocation.measured.deadline_cuts == 1
+
+    invoke(database, work)
+
+
 def test_a_cut_from_whichever_thread_destroys_the_connection_once(things: World) -> None:
     database = things.database()
 
@@ -349,7 +373,7 @@ def test_a_cut_from_whichever_thread_destroys_the_connection_once(things: World)
         connection = database.connection()
         assert database._invocation is not None
         for _ in range(2):
-            database._invocation._cut(connection)
+            database._invocation._cut()
             with pytest.raises(DeadlineError):
                 connection.ping()
         things.wait_for(lambda: not things.sessions(), 1.0)

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aws_lambda_powertools.metrics import EphemeralMetrics
 from single_connection import Database
 from single_connection.testing import LambdaContext
 
@@ -50,6 +51,40 @@ def test_an_invocation_says_what_its_connection_cost_in_one_line(
     units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
     assert units["ConnectTime"] == "Milliseconds"
     assert units["ConnectAttempts"] == "Count"
+
+
+def test_the_line_is_the_one_powertools_writes(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace, service = "50 % off", "%(shop)s"
+    environ = named(world) | {
+        "POWERTOOLS_METRICS_NAMESPACE": namespace,
+        "POWERTOOLS_SERVICE_NAME": service,
+    }
+    database = Database.from_environment(environ)
+    for _ in range(2):
+        invoke(database, lambda: quiet(database))
+        (ours,) = lines(capsys.readouterr().out)
+        theirs = EphemeralMetrics(namespace=namespace, service=service)
+        theirs.add_metric(
+            name="ConnectTime", unit="Milliseconds", value=figure(ours, "ConnectTime")
+        )
+        theirs.add_metric(name="ConnectAttempts", unit="Count", value=1)
+        theirs.add_metric(name="ConnectionsDestroyed", unit="Count", value=1)
+        theirs.flush_metrics()
+        (powertools,) = lines(capsys.readouterr().out)
+        said = powertools["_aws"].pop("Timestamp") - ours["_aws"].pop("Timestamp")
+        assert 0 <= said < 10_000
+        assert ours == powertools
+
+
+def test_metrics_that_powertools_was_told_to_disable_are_not_sent(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+    database = Database.from_environment(named(world))
+    invoke(database, lambda: quiet(database))
+    assert capsys.readouterr().out == ""
 
 
 def test_without_a_namespace_or_without_a_connection_nothing_is_said(

@@ -1,6 +1,8 @@
 """How long this invocation may hold a connection, and who takes it away in time."""
 
 import _thread
+import functools
+import operator
 import threading
 import time
 from collections.abc import Callable
@@ -36,43 +38,50 @@ class Watchdog:
     """Calls `cut` at the deadline, from a thread of its own, unless it is dismissed before.
 
     A thread, not a signal: it also reaches a handler that hangs in native code or was called from
-    another thread than the main one. It lives as long as the connection does, and no longer.
+    another thread than the main one. It is gone before the answer leaves.
+
+    It is put together of C functions: a thread that never enters a Python frame, unless it has to
+    cut, costs half (docs/speed.md). Start and release it just before waiting for the server, which
+    is when it can have the interpreter for nothing.
     """
 
-    __slots__ = ("_cut", "_deadline", "_dismissed", "_ended", "_ident", "_turn")
+    __slots__ = ("_cut", "_ended", "_released", "_turn")
 
     def __init__(self, deadline: Deadline, cut: Callable[[], None]) -> None:
         """Start watching."""
         self._cut = cut
-        self._ident = 0
-        self._deadline = deadline
         self._turn = threading.Lock()  # whoever takes it first: the cut, or the dismissal
-        self._dismissed = threading.Lock()
-        self._dismissed.acquire()
+        self._released = threading.Lock()
+        self._released.acquire()
         self._ended = threading.Lock()
         self._ended.acquire()
-        # threading.Thread would wait here until the thread runs, on each invocation.
-        _thread.start_new_thread(self._watch, ())
+        released = functools.partial(self._released.acquire, True, max(0.0, deadline.left()))
+        watch = functools.partial(any, map(self._expire, iter(released, True)))
+        steps: tuple[Callable[[], object], ...] = (watch, self._ended.release)
+        # threading.Thread would wait here until the thread runs.
+        _thread.start_new_thread(any, (map(operator.call, steps),))
 
-    def _watch(self) -> None:
-        self._ident = threading.get_ident()
+    def _expire(self, _released: bool) -> bool:
+        """The time is over: `iter` goes on until the lock is released, and True ends it all."""
         try:
-            # Asked here: on a busy machine the thread may begin late.
-            woken = self._dismissed.acquire(timeout=max(0.0, self._deadline.left()))
-            if not woken and self._turn.acquire(blocking=False):
+            if self._turn.acquire(blocking=False):
                 self._cut()
         finally:
             self._ended.release()
+        return True
 
     def dismiss(self) -> None:
         """Stop watching: no cut begins after this, and one that is under way is waited for."""
-        under_way = not self._turn.acquire(blocking=False)
-        self._dismissed.release()
-        if under_way:
+        if not self._turn.acquire(blocking=False):
             self.join()
 
+    def release(self) -> None:
+        """Let the thread end, once dismissed; harmless when repeated."""
+        if self._released.locked():
+            self._released.release()
+
     def join(self) -> None:
-        """Wait until the thread has ended."""
-        if self._ident != threading.get_ident():
-            with self._ended:
-                pass
+        """Let the thread end, and wait until it has."""
+        self.release()
+        with self._ended:
+            pass

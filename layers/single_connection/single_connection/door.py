@@ -62,7 +62,11 @@ class Door:
             )
             with self._guard.permitted():
                 opened = driver.open_connection(
-                    self._target(), lease, tag=tag, timeout=deadline.left()
+                    self._target(),
+                    lease,
+                    tag=tag,
+                    timeout=deadline.left(),
+                    meanwhile=invocation.watch,
                 )
             measured.connect_seconds = time.perf_counter() - began
             return opened

@@ -101,7 +101,15 @@ class Connection(pymysql.connections.Connection):
 
     _sock: Any  # a Wire; None when closed
 
-    def __init__(self, target: Target, lease: Lease, *, tag: str = "", timeout: float) -> None:
+    def __init__(
+        self,
+        target: Target,
+        lease: Lease,
+        *,
+        tag: str,
+        timeout: float,
+        meanwhile: Callable[[], None] | None,
+    ) -> None:
         """Connect within `timeout` seconds; see `open_connection`."""
         self.in_use = threading.RLock()
         self.transaction_depth = 0
@@ -113,6 +121,7 @@ class Connection(pymysql.connections.Connection):
         self._attempt_ends: float | None = self._opened + timeout
         self._set_up_pending = False
         self._tag = tag.encode()
+        self._meanwhile = meanwhile
         self._tls = target.tls
         super().__init__(
             host=target.host,
@@ -133,6 +142,9 @@ class Connection(pymysql.connections.Connection):
         if self._attempt_ends is not None:
             self.limit(self._attempt_ends - time.monotonic())
         super().write_packet(payload)
+        if self._meanwhile is not None and self._sock.secure:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            meanwhile()
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """Set up the whole session in the round trip PyMySQL spends on SET NAMES as it connects.
@@ -250,6 +262,11 @@ class Connection(pymysql.connections.Connection):
         return end_of(self._sock)
 
     @property
+    def inode(self) -> int:
+        """The number of its socket, by which it is told from sockets that nobody permitted."""
+        return os.fstat(self._sock.fileno()).st_ino
+
+    @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, by the server's last word."""
         return self.open and bool(self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
@@ -268,7 +285,7 @@ class Connection(pymysql.connections.Connection):
         with self.in_use:
             self._end(min(CONFIRM_SECONDS, self._lease.seconds))
 
-    def _end(self, seconds: float) -> None:
+    def _end(self, seconds: float, meanwhile: Callable[[], None] | None = None) -> None:
         """Say goodbye, and note whether the server did within `seconds` for each step."""
         sock = self._sock
         if sock is None:
@@ -283,11 +300,15 @@ class Connection(pymysql.connections.Connection):
             self._tls.remember(sock)
             sock.settimeout(seconds)
             sock.sendall(struct.pack("<iB", 1, COMMAND.COM_QUIT))
+            if meanwhile is not None:
+                meanwhile()
             sock.await_end()
             self._gone = True
         self._force_close()
 
-    def destroy(self, kill_session: Killer, until: float) -> bool:
+    def destroy(
+        self, kill_session: Killer, until: float, meanwhile: Callable[[], None] | None = None
+    ) -> bool:
         """End the session whatever it is doing, by `kill_session` where it cannot be asked.
 
         Lost connections too: that our side of one is closed says nothing about the server's.
@@ -295,6 +316,7 @@ class Connection(pymysql.connections.Connection):
         Args:
             kill_session: Ends the session of that number and age (seconds), by that time.
             until: The monotonic clock's time by which to be done.
+            meanwhile: Called while the server takes its leave, if it is asked to; raises nothing.
 
         Returns:
             Whether the server is known to have let go.
@@ -302,7 +324,7 @@ class Connection(pymysql.connections.Connection):
         if self.in_use.acquire(blocking=False):
             try:
                 if not self._unread:
-                    self._end(_half_of(until))
+                    self._end(_half_of(until), meanwhile)
             finally:
                 self.in_use.release()
         if not self._gone and not self._kill_tried:
@@ -345,7 +367,12 @@ def _half_of(until: float) -> float:
 
 
 def open_connection(
-    target: Target, lease: Lease, *, tag: str = "", timeout: float = ATTEMPT_SECONDS
+    target: Target,
+    lease: Lease,
+    *,
+    tag: str = "",
+    timeout: float = ATTEMPT_SECONDS,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Connection:
     """One attempt to connect, with TLS verified and the lease on its way.
 
@@ -354,6 +381,7 @@ def open_connection(
         lease: How long the server may keep the session without a word from us.
         tag: A comment for each statement, shown by the server's process list.
         timeout: Seconds for each step of the attempt.
+        meanwhile: Called while the server checks the password: what is done then costs no time.
 
     Raises:
         Refused: The server is full or does not answer; waiting may help.
@@ -362,7 +390,7 @@ def open_connection(
         pymysql.err.Error: Whatever else the server says, as it is.
     """
     timeout = max(0.05, min(timeout, ATTEMPT_SECONDS))
-    connection = Connection(target, lease, tag=tag, timeout=timeout)
+    connection = Connection(target, lease, tag=tag, timeout=timeout, meanwhile=meanwhile)
     wire: Wire | None = None
     try:
         sock = socket.create_connection((target.host, target.port), timeout)
@@ -374,10 +402,11 @@ def open_connection(
         except BaseException:
             sock.close()
             raise
-    except (OSError, pymysql.err.Error) as error:
+    except Exception as error:
         # While it authenticates, the driver's frames hold the password in the clear.
         error.__traceback__ = None
-        _explain(error, target, early=wire is not None and wire.spoke_early and not wire.secure)
+        if isinstance(error, (OSError, pymysql.err.Error)):
+            _explain(error, target, early=wire is not None and wire.spoke_early and not wire.secure)
         raise
     connection.admitted()
     return connection

@@ -37,7 +37,7 @@ class Guard:
         self._resolved_at = -RESOLVE_SECONDS
         self._finder = LeakFinder(self._is_database)
         self.place: str | None = None
-        self.end: str | None = None
+        self.inode: int | None = None
         self.inside = False
         _guards.append(self)
         _install()
@@ -60,14 +60,14 @@ class Guard:
         """An invocation begins."""
         self.inside = True
 
-    def opened(self, place: str, end: str | None) -> None:
-        """The invocation's own connection was opened at `place`; its local end is `end`."""
+    def opened(self, place: str, inode: int) -> None:
+        """The invocation's own connection was opened at `place`; its socket has that number."""
         self.place = place
-        self.end = end
+        self.inode = inode
 
     def closed(self) -> None:
         """The invocation's own connection is no more."""
-        self.place = self.end = None
+        self.place = self.inode = None
 
     def leave(self) -> None:
         """The invocation is over: nothing may be opened until the next."""
@@ -117,9 +117,7 @@ class Guard:
 
     def find_leaks(self) -> list[Leak]:
         """The connections to the database that were not permitted and exist all the same."""
-        leaks = self._finder.find()
-        own = {guard.end for guard in _guards}
-        return [leak for leak in leaks if leak.end not in own]
+        return self._finder.find({guard.inode for guard in _guards})
 
 
 def caller(*, beside: str | None = None) -> str:

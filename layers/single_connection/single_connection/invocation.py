@@ -10,6 +10,7 @@ from .deadline import Deadline, Watchdog
 from .driver import CONFIRM_SECONDS, Connection, Killer
 from .errors import DeadlineError, OutsideInvocationError
 from .guard import Guard, caller
+from .leaks import Leak
 from .telemetry import Measurements, Telemetry
 
 # For a server to answer the end of a connection that was idle.
@@ -58,7 +59,7 @@ class Invocation:
         self._opening = threading.Lock()
         self._connection: Connection | None = None
         self._watchdog: Watchdog | None = None
-        self._dismissed: list[Watchdog] = []
+        self._leaks: list[Leak] | None = None  # until they have been looked for
         self._process = os.getpid()
         self._thread = threading.get_ident()
         guard.enter()
@@ -117,9 +118,17 @@ class Invocation:
                 connection.destroy(self._killer, self._patience())
                 raise OutsideInvocationError("the handler returned while this connection opened")
             self._connection = connection
-            self._guard.opened(place, connection.end)
-            self._watchdog = Watchdog(self.deadline, lambda: self._cut(connection))
+            self._guard.opened(place, connection.inode)
+            self.watch()
+            if self.deadline.left() <= 0:
+                self._cut()  # the watchdog may have come when there was nothing to cut yet
+                raise self._late()
             return connection
+
+    def watch(self) -> None:
+        """See that the deadline is watched; the opener may do it where there is time."""
+        if self._watchdog is None:
+            self._watchdog = Watchdog(self.deadline, self._cut)
 
     def _patience(self) -> float:
         """Until when to wait for the server to let go: part of the time left is for the answer."""
@@ -135,22 +144,23 @@ class Invocation:
     def _margin(self) -> float:
         return self.deadline.hard - self.deadline.soft
 
-    def _cut(self, connection: Connection) -> None:
-        self.measured.deadline_cuts += 1
-        connection.cut(self._late, self._killer, self._patience())  # counted as it is released
+    def _cut(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            self.measured.deadline_cuts = 1  # there is no opening another one after it
+            connection.cut(self._late, self._killer, self._patience())  # counted when released
 
-    def _release(self) -> None:
+    def _release(self, meanwhile: Callable[[], None] | None = None) -> None:
         """Let go of the connection there is, alive or dead."""
         connection, self._connection = self._connection, None
-        watchdog, self._watchdog = self._watchdog, None
-        if watchdog is not None:
-            watchdog.dismiss()
-            self._dismissed.append(watchdog)
-        if connection is not None:
-            self.measured.destroyed += 1
-            self._guard.closed()
-            if not connection.destroy(self._killer, self._patience()):
+        if connection is None:
+            return
+        self.measured.destroyed += 1
+        try:
+            if not connection.destroy(self._killer, self._patience(), meanwhile):
                 self.measured.unconfirmed += 1
+        finally:
+            self._guard.closed()
 
     def end(self, telemetry: Telemetry, kill_ends: Callable[[frozenset[str], float], bool]) -> None:
         """The way out: destroy the connection, find what else there is, say what was unusual.
@@ -164,15 +174,29 @@ class Invocation:
         problems: list[str] = []
         open_transaction = self._connection is not None and self._connection.in_transaction
         with self._opening:
-            _try(self._release, problems)
+            watchdog = self._watchdog
+            if watchdog is not None:
+                watchdog.dismiss()
+            _try(lambda: self._release(meanwhile=lambda: self._meanwhile(problems)), problems)
         _try(lambda: self._destroy_leaks(kill_ends), problems)
         self._guard.leave()
         _try(lambda: self._report(telemetry, problems, open_transaction), [])
-        for watchdog in self._dismissed:
+        if watchdog is not None:
             watchdog.join()  # no thread outlives the invocation; it had time to end meanwhile
 
+    def _meanwhile(self, problems: list[str]) -> None:
+        """What can be done while the server lets go of the connection."""
+        _try(self._find_leaks, problems)
+        if self._watchdog is not None:
+            self._watchdog.release()
+
+    def _find_leaks(self) -> list[Leak]:
+        if self._leaks is None:
+            self._leaks = self._guard.find_leaks()
+        return self._leaks
+
     def _destroy_leaks(self, kill_ends: Callable[[frozenset[str], float], bool]) -> None:
-        leaks = self._guard.find_leaks()
+        leaks = self._find_leaks()
         self.measured.leaks += len(leaks)
         until = self._patience()
         # One that is in the middle of a statement does not hear: those are looked for and killed.
@@ -197,7 +221,7 @@ class Invocation:
         telemetry.emit(measured)
 
 
-def _try(action: Callable[[], None], problems: list[str]) -> None:
+def _try(action: Callable[[], object], problems: list[str]) -> None:
     """A clean-up must not hide what the handler answered or raised: note its failure, go on."""
     try:
         action()

@@ -167,7 +167,7 @@ class _Connection:
     def __init__(self, server: FakeServer) -> None:
         self.server = server
         self.open = True
-        self.end = "fake"
+        self.inode = 0
         self.transaction_depth = 0
         self.lost_transaction = None
         self.in_transaction = False
@@ -206,7 +206,7 @@ class _Connection:
             self.open = False
             self.server.connections_open -= 1
 
-    def destroy(self, _kill: Any, _until: float) -> bool:
+    def destroy(self, _kill: Any, _until: float, _meanwhile: Any = None) -> bool:
         self.close()
         return True
 

@@ -65,20 +65,24 @@ class ResumingContext(ssl.SSLContext):
         return self._session if host == self._host else None
 
     def begin(self, host: str) -> Tls:
-        """TLS with `host`, in memory: what was prepared, or made now."""
+        """TLS with `host`, in memory, its hello ready to leave: what was prepared, or made now."""
         if host == self._host and self._prepared:
             with contextlib.suppress(IndexError):  # another thread was faster
                 return self._prepared.pop()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         session = self.ticket(host)
         tls = self.wrap_bio(incoming, outgoing, server_hostname=host, session=session)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
         return tls, incoming, outgoing
 
     def prepare(self, host: str) -> None:
-        """Make the next connection's TLS now, while the server works on this one's.
+        """Make the next connection's TLS and its hello now, while the server works on this one's.
 
-        OpenSSL copies the session by writing and parsing it, certificate included: that takes
-        longer than anything else on our side of a resumption.
+        OpenSSL copies the session by writing and parsing it, certificate included, and the hello
+        takes a new key: together longer than all the rest of our side of a resumption. How long it
+        lies ready does not matter: a server minds a ticket's age for early data alone (RFC 8446,
+        8.3), which is never sent, and shows its certificate again where a ticket has expired.
         """
         if not self._prepared and self.ticket(host) is not None:
             self._prepared.append(self.begin(host))

@@ -52,8 +52,6 @@ class Wire(io.RawIOBase):
 
     def _hello(self) -> bytes:
         self._tls, self._incoming, self._outgoing = self._context.begin(self._host)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._tls.do_handshake()
         return self._outgoing.read()
 
     def _receive(self) -> bool:
