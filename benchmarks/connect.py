@@ -30,15 +30,16 @@ BUILD = Path("build/bench")
 # Added round-trip delay in milliseconds; "direct" has no proxy in between, "0" measures the proxy.
 DOORS = ("direct", "0", "0.5", "2")
 # Calls in a turn. A side that gets but three calls before the others take the processor measures
-# how cold its caches are: then everybody's Python is some 0.5 ms slower, and C is not.
-REPETITIONS = {"direct": 20, "0": 4, "0.5": 4, "2": 2}
+# how cold its caches are: then everybody's Python is some 0.5 ms slower, and C is not. And the
+# kernel takes some twenty calls to settle which core serves which end: half of the turn is after.
+REPETITIONS = {"direct": 40, "0": 4, "0.5": 4, "2": 2}
 COUNTING_ROUND_TRIP = 0.02  # seconds; long beside what anything here takes, so that turns are clear
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, and write build/bench/connect.json and its chart."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.connect", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12, help="12 take about two minutes")
+    parser.add_argument("--rounds", type=int, default=12, help="12 take about three minutes")
     parser.add_argument("--server", choices=FLAVORS, help="only this one")
     parser.add_argument("--sides", nargs="+", choices=list(ALL), default=list(ALL))
     parser.add_argument("--quick", action="store_true", help="two rounds: does it work at all")

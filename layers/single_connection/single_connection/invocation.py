@@ -112,13 +112,13 @@ class Invocation:
                 )
             if self.deadline.left() <= 0:
                 raise self._late()
-            place = caller()
             connection = self._opener(self)
             if self.over.is_set():
                 connection.destroy(self._killer, self._patience())
                 raise OutsideInvocationError("the handler returned while this connection opened")
             self._connection = connection
-            self._guard.opened(place, connection.inode)
+            # The server is busy with the session's set-up: this is free.
+            self._guard.opened(caller(), connection.inode)
             self.watch()
             if self.deadline.left() <= 0:
                 self._cut()  # the watchdog may have come when there was nothing to cut yet
@@ -197,6 +197,8 @@ class Invocation:
 
     def _destroy_leaks(self, kill_ends: Callable[[frozenset[str], float], bool]) -> None:
         leaks = self._find_leaks()
+        if not leaks:
+            return
         self.measured.leaks += len(leaks)
         until = self._patience()
         # One that is in the middle of a statement does not hear: those are looked for and killed.
