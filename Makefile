@@ -61,7 +61,7 @@ ifeq ($(PYTHON_313),)
 	@echo "SKIPPED: no working Python 3.13 here; install one (python3.13 and python3.13-venv) to run the layer's tests on it"
 else
 	@$(MAKE) --no-print-directory .venv-3.13/installed
-	.venv-3.13/bin/python -m pytest -n $(JOBS) tests/layer $(PYTEST)
+	.venv-3.13/bin/python -m pytest -n $(JOBS) layers/single_connection/tests $(PYTEST)
 endif
 
 # One thing at a time -------------------------------------------------------------------------------
@@ -76,15 +76,15 @@ local: $(VENV)/installed ## MySQL in Docker, migrated, for `sam local` (DATABASE
 
 .PHONY: experiment
 experiment: $(VENV)/installed ## 200 warm environments against 65 connections, with a chart
-	$(BIN)/python -m local.experiment
+	$(BIN)/python -m lab.experiment.measure
 
 .PHONY: bench
 bench: $(VENV)/installed $(VENV)/rivals servers ## What a connection costs, against six others
-	$(BIN)/python -m benchmarks.connect
+	$(BIN)/python -m lab.connect.measure
 
 .PHONY: bench-overload
 bench-overload: $(VENV)/installed $(VENV)/rivals servers ## Up to ten times more callers than connections
-	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m lab.overload.measure
 
 .PHONY: build
 build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
@@ -109,6 +109,7 @@ $(VENV)/installed: requirements-dev.lock
 	@if [ -z "$(PYTHON)" ]; then echo "No working Python 3.11 or newer with the venv module: install one (Debian: apt-get install python3-venv; macOS: brew install python)" >&2; exit 1; fi
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable layers/single_connection
 	@touch $@
 
 # Other people's drivers, which some tests and the benchmarks compare with. One of them is compiled:

@@ -4,7 +4,7 @@ Starts a throw-away server limited to 65 connections, migrates it through `migra
 each function with each of its events as `events/expected.json` lists them. Around each invocation
 the server itself is asked: how many connections were opened, and how many sessions are left at the
 moment the answer arrives, with no grace. A wrong answer, a second connection or a session that is
-left fails the command. Then comes the experiment of `local.experiment`.
+left fails the command. Then comes the experiment of `lab.experiment.measure`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from local import experiment
+from lab.experiment import measure as experiment
 from local.database import LocalDatabase, LocalDatabaseError
 from local.environment import Answer, Environment, run
 from local.invoke import (

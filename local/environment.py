@@ -39,7 +39,7 @@ from typing import Any, Literal, Self, TypeVar
 from local.runtime_api import PAYLOAD_LIMIT, Invocation, RefusedError, RuntimeApi
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYER = ROOT / "layers" / "single_connection"
+LAYER = ROOT / "layers" / "single_connection" / "src"
 
 # AWS Lambda: the init phase of an on-demand function may take ten seconds.
 INIT_LIMIT = 10.0

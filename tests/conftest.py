@@ -1,82 +1,18 @@
-"""A real database for every test that asks for one: MariaDB and MySQL, one after the other."""
+"""The shop's functions and its schema, for the tests of both."""
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from single_connection import guard
 
 from local.database import LocalDatabase
-from local.servers import FLAVORS, Flavor, Server, ServerMissingError, require_server
 
 ROOT = Path(__file__).resolve().parent.parent
 _numbers = itertools.count()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--database",
-        choices=["all", *FLAVORS],
-        default="all",
-        help="run database tests on this server only",
-    )
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests of one server run together (session scope), so that each is started once."""
-    if "server" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--database")
-        flavors = FLAVORS if chosen == "all" else (chosen,)
-        metafunc.parametrize("server", flavors, indirect=True, scope="session")
-
-
-def need(flavor: Flavor) -> Server:
-    """The server of that flavor; without it the test is skipped, or fails where CI must have it."""
-    try:
-        return require_server(flavor)
-    except ServerMissingError as error:
-        # A pipeline that skips what it is for would be green for nothing.
-        if os.environ.get("CI") and flavor == "mariadb":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def guards_of_the_module() -> Iterator[None]:
-    """Handlers that a module loaded guard their database no longer when it is done."""
-    before = list(guard._guards)
-    yield
-    guard._guards[:] = before
-
-
-@pytest.fixture(autouse=True)
-def guards_of_the_test() -> Iterator[None]:
-    """No guard of one test refuses what the next one connects plainly."""
-    before = list(guard._guards)
-    yield
-    guard._guards[:] = before
-
-
-@pytest.fixture(scope="session")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LocalDatabase]:
-    """A running database, the same for all tests of the session, in whatever state they left it."""
-    with LocalDatabase(need(request.param), tmp_path_factory.mktemp("database")) as database:
-        yield database
-
-
-@pytest.fixture
-def database_server(server: LocalDatabase) -> LocalDatabase:
-    """A database without sessions, with an empty schema and the master and application users."""
-    server.reset()
-    return server
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_proxy_and_a_standby_are_on_the_bill(template: Document) -> None:
 
 def test_the_steady_metrics_are_what_the_code_sends() -> None:
     census = (ROOT / "functions/connection_census/app.py").read_text(encoding="utf-8")
-    telemetry = ROOT / "layers/single_connection/single_connection/telemetry.py"
+    telemetry = ROOT / "layers/single_connection/src/single_connection/_telemetry.py"
     code = census + telemetry.read_text(encoding="utf-8")
     for name in cost.STEADY_METRICS:
         assert f'"{name}"' in code

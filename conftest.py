@@ -1,0 +1,3 @@
+"""Every test may ask for a real database."""
+
+pytest_plugins = ["local.fixtures"]

@@ -1,0 +1,140 @@
+"""Who may connect, and when: waiting at a full database, fairly to those who have waited longest.
+
+Environments know nothing of each other, so a queue is not to be had. What comes close: each sleeps
+for nearly as long as it last had to wait, then knocks in short intervals. Who was refused a moment
+ago goes to the end of the queue, instead of taking the very connection it has just given back.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from .errors import DatabaseBusyError
+
+R = TypeVar("R")
+
+# `python -m lab.overload.scale` prints what each of these does, and what other values would do.
+FIRST_EXPECTATION = 0.05  # seconds of waiting that an environment without experience expects
+FORGOTTEN = 60.0  # seconds after which the wait last met says nothing any more
+REMEMBERED = 3.0  # expected waits during which a door found full is taken for full
+# What is missing to the whole makes environments come early, so that they notice a shorter queue.
+SLEPT_THROUGH = 0.95
+LONGEST_PAUSE = 2.0  # seconds: however long the wait was last, it may be over
+SHORTEST_PAUSE = 0.002
+# Intervals between knocks grow with the square root of the wait: in proportion to it, who expects
+# little would stay ahead for ever; constant, a long queue would drown the server in knocks.
+KNOCK = 0.0005
+KNOCK_OVERDUE = 0.01
+# The system's randomness: environments restored from one snapshot must not act as one.
+SYSTEM_RANDOM = random.SystemRandom()
+
+
+class Refused(Exception):  # noqa: N818 - never leaves the layer
+    """The database is full, or does not answer: waiting may help."""
+
+    def __init__(self, code: int) -> None:
+        """Keep the error number."""
+        super().__init__(code)
+        self.code = code
+
+
+class Stop(Protocol):
+    """What ends a wait early: a `threading.Event`, or a test's own."""
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep `timeout` seconds; True once it is set."""
+
+
+class Admission:
+    """Patience at one database's door, kept for the life of the environment."""
+
+    __slots__ = ("_clock", "_full_at", "_uniform", "expected")
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = SYSTEM_RANDOM.uniform,
+    ) -> None:
+        """Start without experience; `clock` and `uniform` are arguments for simulation."""
+        self.expected = FIRST_EXPECTATION
+        self._full_at = float("-inf")
+        self._clock = clock
+        self._uniform = uniform
+
+    def admit(self, attempt: Callable[[], R], *, until: float, stop: Stop) -> tuple[R, int, float]:
+        """Call `attempt` until it succeeds, pausing before it and after each `Refused`.
+
+        No pause is longer than half of the time left: the other half is for the work.
+
+        Args:
+            attempt: Opens a connection, or raises.
+            until: The clock's time at which to give up.
+            stop: Set when nobody wants the connection any more.
+
+        Returns:
+            What `attempt` gave, how many attempts it took, and the seconds waited.
+
+        Raises:
+            DatabaseBusyError: The time is over; has the last refusal's code.
+        """
+        started = began = self._clock()
+        attempts, shut = 0, 0.0
+        if pause := min(self.first_pause(), max(0.0, until - started) / 2):
+            stop.wait(pause)
+            began = self._clock()
+        while True:
+            attempts += 1
+            try:
+                admitted = attempt()
+            except Refused as refusal:
+                now = self._clock()
+                shut, half = now - started, (until - now) / 2
+                if half < SHORTEST_PAUSE or stop.wait(min(self.pause(shut), half)):
+                    self.learn(shut, shut)
+                    after = max(1.0, round(self.expected))
+                    raise DatabaseBusyError(
+                        refusal.code, retry_after=after, attempts=attempts, waited=shut
+                    ) from refusal.__cause__
+                began = self._clock()
+            else:
+                self.learn(began - started, shut)
+                return admitted, attempts, began - started
+
+    def first_pause(self) -> float:
+        """Seconds to wait before the first attempt: none, unless the door was full just now."""
+        remembered = min(REMEMBERED * self.expected, LONGEST_PAUSE)
+        if self._clock() - self._full_at > remembered:
+            return 0.0
+        return self._sleep(0.0)
+
+    def pause(self, age: float) -> float:
+        """Seconds to wait after a refusal, `age` seconds after asking first."""
+        now = self._clock()
+        if now - self._full_at > FORGOTTEN:
+            self.expected = FIRST_EXPECTATION
+        self._full_at = now
+        if age + self._knock(0.0) < SLEPT_THROUGH * self.expected:
+            return self._sleep(age)
+        return min(LONGEST_PAUSE, self._knock(age) * self._uniform(0.5, 1.5))
+
+    def learn(self, waited: float, shut: float) -> None:
+        """Expect from now on what lies between the expectation and what was met.
+
+        Args:
+            waited: Seconds from first asking to the last attempt.
+            shut: Seconds from first asking to the last refusal; what followed was our own pause.
+        """
+        if waited > 0:
+            known = max(SLEPT_THROUGH * self.expected, shut + self._knock(0.0))
+            self.expected = (self.expected + min(waited, known)) / 2
+
+    def _sleep(self, age: float) -> float:
+        due = SLEPT_THROUGH * self.expected - age
+        return min(LONGEST_PAUSE, due) * self._uniform(0.95, 1.05)
+
+    def _knock(self, age: float) -> float:
+        overdue = max(0.0, age - self.expected)
+        return max(SHORTEST_PAUSE, math.sqrt(KNOCK * self.expected + KNOCK_OVERDUE * overdue))

@@ -1,0 +1,159 @@
+"""Nobody else may connect: refuses what it can see, finds afterwards what it cannot.
+
+Every Python socket is seen as it connects (the audit event `socket.connect`, raised by CPython for
+PyMySQL, mysql-connector, asyncio's drivers alike) and refused there. A C library connects unseen;
+it is found when the invocation ends (leaks.py).
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ._addresses import resolve
+from ._leaks import Leak, LeakFinder
+from .errors import OutsideInvocationError, SecondConnectionError, SingleConnectionError
+
+# A name is looked up again after this many seconds: a failover gives the same name a new address.
+RESOLVE_SECONDS = 5.0
+_HERE = os.path.dirname(__file__)
+_guards: list["Guard"] = []
+_permit = threading.local()
+
+
+class Guard:
+    """The one door to a database: only `permitted()` code passes."""
+
+    def __init__(self, address: Callable[[], tuple[str, int] | None]) -> None:
+        """Guard the database at `address()` (host, port), asked at each connect and free to fail.
+
+        None means that the address is not known, and nothing is refused.
+        """
+        self._address = address
+        self._resolved: frozenset[str] = frozenset()
+        self._resolved_at = -RESOLVE_SECONDS
+        self._finder = LeakFinder(self._is_database)
+        self.place: str | None = None
+        self.inode: int | None = None
+        self.inside = False
+        _guards.append(self)
+        _install()
+
+    @contextlib.contextmanager
+    def permitted(self, *, beside: bool = False) -> Iterator[None]:
+        """The layer itself is connecting, in this thread.
+
+        Args:
+            beside: For a moment only, beside whatever connection there is.
+        """
+        before = getattr(_permit, "given", None)
+        _permit.given = (self, beside)
+        try:
+            yield
+        finally:
+            _permit.given = before
+
+    def enter(self) -> None:
+        """An invocation begins."""
+        self.inside = True
+
+    def opened(self, place: str, inode: int) -> None:
+        """The invocation's own connection was opened at `place`; its socket has that number."""
+        self.place = place
+        self.inode = inode
+
+    def closed(self) -> None:
+        """The invocation's own connection is no more."""
+        self.place = self.inode = None
+
+    def leave(self) -> None:
+        """The invocation is over: nothing may be opened until the next."""
+        self.inside = False
+        self.closed()
+
+    def check(self, address: Any) -> None:
+        """Refuse `address` if it is the database's.
+
+        Raises:
+            SecondConnectionError: Inside an invocation.
+            OutsideInvocationError: Elsewhere.
+        """
+        permitted, beside = getattr(_permit, "given", None) or (None, False)
+        if permitted is self or beside or not self._is_database(address):
+            return
+        if permitted is not None:
+            # Another `Database` object of this process: its connection may be the first one.
+            if self.place is None:
+                return
+        elif not self.inside:
+            raise OutsideInvocationError(
+                "a connection to the database was opened while no invocation is running (at "
+                "import, or by a thread left over): use database.connection() in the handler"
+            )
+        first = f"opened at {self.place}" if self.place else "not opened yet"
+        raise SecondConnectionError(
+            "a connection to the database beside the invocation's own was refused; the first is "
+            f"{first}: use it through database.connection(), which gives the same one everywhere"
+        )
+
+    def _is_database(self, address: Any) -> bool:
+        if not isinstance(address, tuple) or len(address) < 2:
+            return False  # a Unix socket's path
+        known = self._address()
+        if known is None or address[1] != known[1]:
+            return False
+        host = address[0] if isinstance(address[0], str) else bytes(address[0]).decode("latin-1")
+        return host == known[0] or not self._addresses(known).isdisjoint(resolve(host))
+
+    def _addresses(self, known: tuple[str, int]) -> frozenset[str]:
+        if time.monotonic() - self._resolved_at > RESOLVE_SECONDS:
+            with contextlib.suppress(OSError):
+                self._resolved = resolve(known[0])
+                self._resolved_at = time.monotonic()
+        return self._resolved
+
+    def find_leaks(self) -> list[Leak]:
+        """The connections to the database that were not permitted and exist all the same."""
+        return self._finder.find({guard.inode for guard in _guards})
+
+
+def caller(*, beside: str | None = None) -> str:
+    """The place in the user's code that is calling this package: `file:line in function`.
+
+    Args:
+        beside: The folder of a library between the user's code and this package.
+    """
+    frame = sys._getframe(1)
+    passed = (_HERE, contextlib.__file__, beside or contextlib.__file__)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(passed):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+_installed = False
+
+
+def _install() -> None:
+    """One hook in the process, which cannot be taken out again."""
+    global _installed  # noqa: PLW0603 - an audit hook is as global as a thing can be
+    if not _installed:
+        _installed = True
+        sys.addaudithook(_hook)
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        sock, address = args
+        try:
+            for guard in _guards:
+                guard.check(address)
+        except SingleConnectionError:
+            sock.close()  # its owner expects an OSError, and would leave it open
+            raise
+
+
+# Else neither a debugger nor coverage would see into a refusal.
+_hook.__cantrace__ = True  # type: ignore[attr-defined]

@@ -1,0 +1,237 @@
+"""For unit tests of handlers, without a server: the law holds, the answers are yours.
+
+    with fake(app.database) as server:
+        server.answer("SELECT name, stock FROM products", rows=[{"name": "Mug", "stock": 3}])
+        assert app.lambda_handler({"id": 7}, LambdaContext()) == {"name": "Mug", "stock": 3}
+    assert server.executed == [("SELECT name, stock FROM products WHERE id = %s", (7,))]
+    assert server.outcomes == ["committed"]
+
+What a handler does outside an invocation fails as it would in Lambda. What SQL means is not judged
+here: test that against a real server.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+from uuid import uuid4
+
+from ._database import Database
+from ._settings import Settings
+
+__all__ = ["FakeServer", "LambdaContext", "fake"]
+
+
+class LambdaContext:
+    """What Lambda passes as the second argument, with time that runs out.
+
+    Args:
+        seconds: The invocation's timeout.
+        function_name: As logs and metrics name it.
+    """
+
+    def __init__(self, seconds: float = 3.0, function_name: str = "function") -> None:
+        """Start the clock."""
+        self.function_name = function_name
+        self.function_version = "$LATEST"
+        self.memory_limit_in_mb = 128
+        self.invoked_function_arn = (
+            f"arn:aws:lambda:us-east-1:123456789012:function:{function_name}"
+        )
+        self.aws_request_id = str(uuid4())
+        self._until = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds left."""
+        return max(0, int((self._until - time.monotonic()) * 1000))
+
+
+@dataclasses.dataclass(slots=True)
+class _Answer:
+    fragment: str
+    rows: Sequence[Mapping[str, Any]]
+    affected: int | None
+    error: Exception | None
+    insert_id: int
+
+
+class FakeServer:
+    """Answers by fragments of SQL, and remembers what it was asked.
+
+    Attributes:
+        executed: Each statement with its arguments, in order; no transaction control.
+        outcomes: "committed" or "rolled back" for each transaction.
+        connections_opened: How many connections were opened in all.
+        connections_open: How many are open now; 0 after each invocation.
+    """
+
+    def __init__(self) -> None:
+        """Know no answers: an unexpected statement is an AssertionError."""
+        self.executed: list[tuple[str, Any]] = []
+        self.outcomes: list[str] = []
+        self.connections_opened = 0
+        self.connections_open = 0
+        self._answers: list[_Answer] = []
+
+    def answer(
+        self,
+        fragment: str,
+        rows: Sequence[Mapping[str, Any]] = (),
+        *,
+        affected: int | None = None,
+        error: Exception | None = None,
+        insert_id: int = 0,
+    ) -> None:
+        """Answer every statement that contains `fragment`; the latest that fits wins.
+
+        Args:
+            fragment: Part of the SQL text, before arguments are filled in.
+            rows: What a query gives.
+            affected: What a change reports; the number of rows by default.
+            error: Raised instead, `pymysql.err.OperationalError(1213, "…")` for example.
+            insert_id: The cursor's `lastrowid`.
+        """
+        self._answers.append(_Answer(fragment, rows, affected, error, insert_id))
+
+    def respond(self, statement: str, arguments: Any) -> _Answer:
+        """The answer to `statement`, which is remembered.
+
+        Raises:
+            AssertionError: No answer was given for such a statement.
+        """
+        self.executed.append((statement, arguments))
+        for answer in reversed(self._answers):
+            if answer.fragment in statement:
+                if answer.error is not None:
+                    raise answer.error
+                return answer
+        raise AssertionError(
+            f"no answer for {statement!r}: give one with server.answer('a part of it', rows=[…])"
+        )
+
+
+class _Cursor:
+    """As much of PyMySQL's cursor as handlers use; rows as dictionaries or tuples."""
+
+    def __init__(self, connection: "_Connection", dictionaries: bool) -> None:
+        self._connection = connection
+        self._dictionaries = dictionaries
+        self._rows: list[Any] = []
+        self.rowcount = -1
+        self.lastrowid = 0
+
+    def execute(self, statement: str, arguments: Any = None) -> int:
+        control = statement.partition(" ")[0].upper()
+        if control in ("START", "SAVEPOINT", "RELEASE", "ROLLBACK"):
+            self._connection.control(statement)
+            return 0
+        answer = self._connection.server.respond(statement, arguments)
+        rows = [dict(row) for row in answer.rows]
+        self._rows = rows if self._dictionaries else [tuple(row.values()) for row in rows]
+        self.rowcount = len(rows) if answer.affected is None else answer.affected
+        self.lastrowid = answer.insert_id
+        return self.rowcount
+
+    def executemany(self, statement: str, arguments: Sequence[Any]) -> int:
+        return sum(self.execute(statement, one) for one in arguments)
+
+    def fetchone(self) -> Any:
+        return self._rows.pop(0) if self._rows else None
+
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        taken, self._rows = self._rows[:size], self._rows[size:]
+        return taken
+
+    def fetchall(self) -> list[Any]:
+        taken, self._rows = self._rows, []
+        return taken
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._rows:
+            yield self._rows.pop(0)
+
+    def close(self) -> None:
+        self._rows = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Connection:
+    """Stands where `driver.Connection` does."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.open = True
+        self.inode = 0
+        self.transaction_depth = 0
+        self.lost_transaction = None
+        self.in_transaction = False
+        server.connections_opened += 1
+        server.connections_open += 1
+
+    def cursor(self, kind: Any = None) -> _Cursor:
+        return _Cursor(self, dictionaries=kind is not None and "Dict" in kind.__name__)
+
+    def control(self, statement: str) -> None:
+        if statement.startswith("START"):
+            self.in_transaction = True
+        elif statement == "ROLLBACK":
+            self._finish("rolled back")
+
+    def begin(self) -> None:
+        self.in_transaction = True
+
+    def commit(self) -> None:
+        self._finish("committed")
+
+    def rollback(self) -> None:
+        self._finish("rolled back")
+
+    def _finish(self, outcome: str) -> None:
+        if self.in_transaction:
+            self.server.outcomes.append(outcome)
+        self.in_transaction = False
+
+    def raise_if_ended(self) -> None:
+        """Nothing ends a fake before its time."""
+
+    def close(self) -> None:
+        if self.open:
+            self._finish("rolled back")
+            self.open = False
+            self.server.connections_open -= 1
+
+    def destroy(self, _kill: Any, _until: float, _meanwhile: Any = None) -> bool:
+        self.close()
+        return True
+
+    def cut(self, _reason: Any, _kill: Any, _until: float) -> bool:
+        return self.destroy(_kill, _until)
+
+    def abandon(self) -> None:
+        self.open = False
+
+
+@contextlib.contextmanager
+def fake(database: Database) -> Iterator[FakeServer]:
+    """Put a fake server behind `database` for the length of the block.
+
+    Args:
+        database: The handler module's own; it needs no settings meanwhile.
+
+    Yields:
+        The server, to be told its answers and asked what it saw.
+
+    Raises:
+        AssertionError: At the end, if a connection is still open.
+    """
+    server = FakeServer()
+    settings = Settings(host="fake", name="fake", user="fake", password="fake")  # noqa: S106
+    with database.replaced(settings, lambda _invocation: _Connection(server)):
+        yield server
+    assert server.connections_open == 0, "a connection outlived its invocation"  # noqa: S101

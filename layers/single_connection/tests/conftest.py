@@ -1,0 +1,174 @@
+"""The layer against a real server: by direct calls, and through Lambda's own runtime client."""
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import DictCursor
+from single_connection import Database, Settings
+
+from layers.single_connection.tests.network import Proxy
+from local.database import LocalDatabase, Session
+from local.environment import Answer, Environment
+
+HANDLERS = Path(__file__).parent / "handlers"
+
+
+class World:
+    """One real server, and what the tests need to look at it from outside."""
+
+    def __init__(self, server: LocalDatabase) -> None:
+        self.server = server
+        self.flavor = server.server.flavor
+        self._outsiders: list[pymysql.Connection[DictCursor]] = []
+
+    def environ(self, **changes: Any) -> dict[str, str]:
+        environ = self.server.application_environ() | {"DATABASE_DEADLINE_MARGIN": "1.0"}
+        return environ | {f"DATABASE_{name.upper()}": str(value) for name, value in changes.items()}
+
+    def database(self, **changes: Any) -> Database:
+        return Database(Settings.from_environment(self.environ(**changes)))
+
+    def sessions(self) -> list[Session]:
+        """The server's own list, without us who look at it."""
+        return [one for one in self.server.sessions() if one.user != "observer"]
+
+    def wait_for(self, claim: Callable[[], Any], seconds: float = 5.0) -> Any:
+        """What `claim` gives as soon as it is true."""
+        until = time.monotonic() + seconds
+        while not (found := claim()):
+            assert time.monotonic() < until, f"not within {seconds} s: {self.server.sessions()}"
+            time.sleep(0.005)
+        return found
+
+    def busy(self, text: str) -> Session | None:
+        """The session that runs a statement with `text` in it."""
+        return next((one for one in self.sessions() if text in (one.info or "")), None)
+
+    def outsider(self) -> "pymysql.Connection[DictCursor]":
+        """Somebody else's session, by the observer's door: it counts nowhere, nobody guards it."""
+        connection = pymysql.connect(
+            host="127.0.0.1",
+            port=self.server._observer_port,
+            user="observer",
+            password=self.server._passwords["observer"],
+            database=self.server.name,
+            cursorclass=DictCursor,
+            ssl_ca=str(self.server.ca_file),
+        )
+        self._outsiders.append(connection)
+        return connection
+
+    def stock(self, **rows: int) -> None:
+        """A table of things and how many there are."""
+        self.server.execute("CREATE TABLE things (name VARCHAR(20) PRIMARY KEY, number INT)")
+        for name, number in rows.items():
+            self.server.execute("INSERT INTO things VALUES (%s, %s)", name, number)
+
+    def things(self) -> dict[str, int]:
+        rows = self.server.execute("SELECT name, number FROM things ORDER BY name")
+        return {row["name"]: row["number"] for row in rows}
+
+    def close(self) -> None:
+        for connection in self._outsiders:
+            connection._force_close()
+
+
+@pytest.fixture
+def world(database_server: LocalDatabase) -> Iterator[World]:
+    """A clean server."""
+    world = World(database_server)
+    yield world
+    world.close()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Whatever a test does, the layer leaves no thread and no timer behind."""
+    yield
+    left = [one.name for one in threading.enumerate() if one.name.startswith("single-connection")]
+    assert not left
+
+
+@pytest.fixture
+def proxy(world: World) -> Iterator[Proxy]:
+    with Proxy(world.server.host, world.server.port) as proxy:
+        yield proxy
+
+
+class Function:
+    """A Lambda function in one execution environment, invoked as by Lambda, one call at a time."""
+
+    def __init__(self, environment: Environment, runner: asyncio.Runner) -> None:
+        self._environment = environment
+        self._runner = runner
+
+    def invoke(self, **event: Any) -> Answer:
+        return self._runner.run(self._environment.invoke(event))
+
+    def idle(self) -> None:
+        """Frozen, or ended."""
+        self._runner.run(self._environment.idle())
+
+    @contextlib.contextmanager
+    def invoked(self, **event: Any) -> Iterator[Callable[[], Answer]]:
+        """Invoke, and do something meanwhile; call what is yielded for the answer."""
+        self.idle()
+        # From this thread: the kernel would end the process with the thread that started it.
+        self._runner.run(self._environment.start())
+        loop = self._runner.get_loop()
+        task = loop.create_task(self._environment.invoke(event))
+        running = threading.Thread(target=loop.run_until_complete, args=(task,))
+        running.start()
+
+        def answer() -> Answer:
+            running.join()
+            return task.result()
+
+        try:
+            yield answer
+        finally:
+            running.join()
+
+    @property
+    def busy(self) -> bool:
+        return self._environment.busy
+
+    @property
+    def pid(self) -> int:
+        assert self._environment.pid is not None
+        return self._environment.pid
+
+
+def variables(environ: dict[str, str]) -> dict[str, str]:
+    """The function's, with what measures coverage in it, if anything does."""
+    measured = {name: os.environ[name] for name in os.environ if name.startswith("COVERAGE_")}
+    return environ | measured
+
+
+@contextlib.contextmanager
+def function(module: str, environ: dict[str, str], **options: Any) -> Iterator[Function]:
+    """A function of `layers/single_connection/tests/handlers`, or of `directory`."""
+    directory = options.pop("directory", HANDLERS)
+    with asyncio.Runner() as runner:
+        environment = Environment(
+            directory, handler=f"{module}.lambda_handler", environ=variables(environ), **options
+        )
+        runner.run(environment.__aenter__())
+        try:
+            yield Function(environment, runner)
+        finally:
+            runner.run(environment.close())
+
+
+def body(answer: Answer) -> Any:
+    assert answer.status == "ok", (answer.status, answer.payload, answer.log)
+    return json.loads(answer.payload)

@@ -1,0 +1,285 @@
+"""A rotation causes no failed invocation, and the password shows nowhere."""
+
+import contextlib
+import copy
+import http.server
+import json
+import logging
+import pickle
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from single_connection import CredentialsError, Database, Settings
+from single_connection.testing import LambdaContext
+
+from layers.single_connection.tests.conftest import World, body, function
+
+ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:application-AbCdEf"
+
+
+class SecretsManager(http.server.ThreadingHTTPServer):
+    """As much of it as GetSecretValue is; `secret` is what it says, None is a refusal."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.secret: str | None = "{}"
+        self.reads = 0
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up (a killed environment) is none of ours."""
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: SecretsManager
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.reads += 1
+        if self.server.secret is None:
+            status, said = 400, {"__type": "AccessDeniedException", "message": "no"}
+        else:
+            status, said = 200, {"ARN": ARN, "Name": "s", "SecretString": self.server.secret}
+        content = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.1")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Quiet."""
+
+
+@pytest.fixture
+def secrets() -> Iterator[SecretsManager]:
+    with SecretsManager() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def environ(world: World, secrets: SecretsManager) -> dict[str, str]:
+    return world.environ(user="", password="", secret_arn=ARN) | {
+        "AWS_ENDPOINT_URL_SECRETS_MANAGER": f"http://127.0.0.1:{secrets.server_address[1]}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def pair(password: str) -> str:
+    return json.dumps({"username": "application", "password": password})
+
+
+def password(world: World) -> str:
+    return world.environ()["DATABASE_PASSWORD"]
+
+
+def change(world: World, new: str, how: str = "") -> None:
+    # Two per cent signs, because there are arguments.
+    world.server.execute(f"ALTER USER 'application'@'%%' IDENTIFIED BY %s{how}", new)
+
+
+@pytest.fixture
+def in_process(
+    world: World, secrets: SecretsManager, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """A database whose secret is read in this process."""
+    from aws_lambda_powertools.utilities import parameters
+
+    for name, value in environ(world, secrets).items():
+        monkeypatch.setenv(name, value)
+    secrets.secret = pair(password(world))
+    parameters.base.DEFAULT_PROVIDERS.clear()
+    yield Database.from_environment()
+    with contextlib.suppress(KeyError):
+        parameters.base.DEFAULT_PROVIDERS["secrets"].client.close()
+    parameters.base.DEFAULT_PROVIDERS.clear()
+
+
+def ping(database: Database, seconds: float = 6.0) -> None:
+    database.invocation(lambda _e, _c: database.connection().ping())({}, LambdaContext(seconds))
+
+
+def test_a_rotation_causes_no_failed_invocation(world: World, secrets: SecretsManager) -> None:
+    """The server takes the new password first; the secret says so a moment later, as in AWS."""
+    secrets.secret = pair(password(world))
+    with function("rotation", environ(world, secrets), timeout=10.0) as rotated:
+        body(rotated.invoke())
+        for turn in range(3):
+            new = f"rotated-{turn}"
+            change(world, new)
+            publish = threading.Timer(0.3, setattr, (secrets, "secret", pair(new)))
+            publish.start()
+            for _ in range(4):
+                body(rotated.invoke())
+            publish.join()
+        assert world.sessions() == []
+        before = secrets.reads
+        body(rotated.invoke())
+        assert secrets.reads == before, "what was read stays warm"
+
+
+def test_dual_passwords_close_the_window_altogether(world: World, secrets: SecretsManager) -> None:
+    if world.flavor != "mysql":
+        pytest.skip("MariaDB has no dual passwords: this is MySQL's")
+    secrets.secret = pair(password(world))
+    with function("rotation", environ(world, secrets), timeout=10.0) as rotated:
+        body(rotated.invoke())
+        reads = secrets.reads
+        change(world, "the-next", " RETAIN CURRENT PASSWORD")
+        body(rotated.invoke())
+        assert secrets.reads == reads, "the old one is still good"
+        secrets.secret = pair("the-next")
+        world.server.execute("ALTER USER 'application'@'%' DISCARD OLD PASSWORD")
+        body(rotated.invoke())
+        assert secrets.reads == reads + 1
+
+
+def test_boto3_is_not_imported_unless_a_secret_is_read(
+    world: World, secrets: SecretsManager
+) -> None:
+    with function("rotation", world.environ()) as plain:
+        assert body(plain.invoke()) == {"boto_at_import": False, "boto": False}
+    secrets.secret = pair(password(world))
+    with function("rotation", environ(world, secrets), timeout=10.0) as secret:
+        assert body(secret.invoke()) == {"boto_at_import": False, "boto": True}
+
+
+def test_a_secret_that_stays_wrong_is_a_clear_error_within_the_time(
+    in_process: Database, secrets: SecretsManager
+) -> None:
+    secrets.secret = pair("not-the-password")
+    began = time.monotonic()
+    with pytest.raises(CredentialsError, match="1045"):
+        ping(in_process, 3.0)
+    assert time.monotonic() - began < 3.0
+    assert 2 < secrets.reads < 20
+
+
+def test_a_right_that_is_missing_is_not_a_rotation(
+    world: World, in_process: Database, secrets: SecretsManager
+) -> None:
+    world.server.execute("REVOKE ALL ON shop.* FROM 'application'@'%'")
+    with pytest.raises(CredentialsError, match="1044"):
+        ping(in_process)
+    assert secrets.reads == 1
+
+
+def test_a_secret_that_cannot_be_read_says_what_to_check(
+    in_process: Database, secrets: SecretsManager
+) -> None:
+    secrets.secret = None
+    with pytest.raises(CredentialsError, match="secretsmanager:GetSecretValue"):
+        ping(in_process)
+    assert secrets.reads == 1
+
+
+@pytest.mark.parametrize("secret", ["hidden-word", '{"user": "hidden-word"}', '["hidden-word"]'])
+def test_a_secret_that_is_not_a_pair_says_so_and_not_what_it_is(
+    in_process: Database, secrets: SecretsManager, secret: str
+) -> None:
+    secrets.secret = secret
+    with pytest.raises(CredentialsError, match="'username' and 'password'") as caught:
+        ping(in_process)
+    assert "hidden-word" not in everything(caught.value)
+
+
+def test_a_password_of_any_characters_is_good(world: World) -> None:
+    change(world, "pässwörd € ' \\ 密码")
+    ping(world.database(password="pässwörd € ' \\ 密码"))
+
+
+def everything(error: BaseException | None) -> str:
+    """All that a log, a debugger or an error tracker could show of it, local variables too."""
+    shown = ""
+    while error is not None:
+        trace = traceback.TracebackException.from_exception(error, capture_locals=True)
+        frames = [frame for frame in trace.stack if "/tests/" not in frame.filename]
+        shown += "".join(f"{frame.filename} {frame.name} {frame.locals}\n" for frame in frames)
+        shown += repr(error) + str(error) + repr(vars(error))
+        error = error.__cause__ or error.__context__
+    return shown
+
+
+def _no_thread(*_: Any) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("wrong", ["password", "database", "server", "time", "no thread"])
+def test_the_password_shows_in_no_error_and_none_of_its_frames(
+    world: World, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = password(world)
+    if wrong == "password":
+        secret = "hidden-word"
+        database = world.database(password=secret)
+    elif wrong == "database":
+        database = world.database(name="no_such")
+    elif wrong == "server":
+        database = world.database(port=1)
+    else:
+        database = world.database()
+    if wrong == "no thread":  # what fails while the driver authenticates has its frames
+        monkeypatch.setattr("_thread.start_new_thread", _no_thread)
+    # As while the server's cache of caching_sha2_password is cold: the password goes over TLS.
+    world.server.execute("FLUSH PRIVILEGES")
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        if wrong == "time":
+            database.invocation(lambda _e, _c: database.connection().query("SELECT SLEEP(9)"))(
+                {}, LambdaContext(1.2)
+            )
+        else:
+            ping(database, 2.0)
+    shown = everything(caught.value)
+    assert "database.py" in shown, "else nothing is proven"
+    assert secret not in shown
+
+
+def test_the_password_shows_in_no_repr_and_no_message(world: World) -> None:
+    database = world.database()
+    secret = password(world)
+    shown = [repr(database), repr(database.settings), repr(vars(database)), str(database.settings)]
+
+    def work() -> None:
+        connection = database.connection()
+        shown.append(repr(connection) + repr(vars(connection)))
+        shown.append(repr(database._door._target()))
+
+    database.invocation(lambda _e, _c: work())({}, LambdaContext())
+    assert secret not in "".join(shown)
+
+
+def test_settings_can_be_copied_and_pickled_and_compared(world: World) -> None:
+    settings = world.database().settings
+    assert copy.copy(settings) == pickle.loads(pickle.dumps(settings)) == settings
+    assert isinstance(settings, Settings)
+
+
+def test_the_password_shows_in_no_log_however_talkative(
+    world: World, secrets: SecretsManager, in_process: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """AWS_LAMBDA_LOG_LEVEL=DEBUG makes botocore log what it reads, secrets and all."""
+    from aws_lambda_powertools import Logger
+
+    logger = Logger(level="DEBUG", service="talkative")
+    with caplog.at_level(logging.DEBUG):
+        ping(in_process)
+        change(world, "after-the-rotation")
+        secrets.secret = pair("after-the-rotation")
+        ping(in_process)
+    logger.debug("done")
+    assert password(world) not in caplog.text
+    assert "after-the-rotation" not in caplog.text

@@ -1,0 +1,100 @@
+"""How often a connection waits for the server: each time costs a round trip."""
+
+from typing import Any
+
+import pytest
+from single_connection import Database
+from single_connection.testing import LambdaContext
+
+from lab.connect.delay_proxy import DelayProxy
+from layers.single_connection.tests.conftest import World
+
+# Long beside anything computed here, even on a busy machine, so that what is said in one breath
+# arrives in one.
+ROUND_TRIP = 0.04
+
+
+@pytest.fixture
+def far_away(world: World) -> Any:
+    with DelayProxy(world.server.host, world.server.port, ROUND_TRIP) as proxy:
+        yield proxy
+
+
+def waits(proxy: DelayProxy, database: Database) -> tuple[int, int]:
+    """How often an invocation waited until its first row, and until the server had let go."""
+    until_row = 0
+
+    @database.invocation
+    def handler(_event: Any, _context: Any) -> None:
+        nonlocal until_row
+        with database.connection().cursor() as cursor:
+            cursor.execute("SELECT 42")
+            until_row = proxy.turns - before
+            assert cursor.fetchone() == (42,)
+
+    before = proxy.turns
+    handler({}, LambdaContext(30))
+    return until_row, proxy.turns - before
+
+
+def test_the_first_row_takes_at_most_five_round_trips_the_first_time_and_three_when_warm(
+    world: World, far_away: DelayProxy
+) -> None:
+    database = world.database(port=far_away.port)
+    waits(far_away, database)  # MySQL asks for the whole password once: it has cached it after that
+
+    cold = world.database(port=far_away.port)
+    assert waits(far_away, cold)[0] <= 5
+    assert min(waits(far_away, cold) for _ in range(3)) == (3, 4)
+
+
+def test_the_very_first_connection_to_a_server_takes_at_most_six(
+    world: World, far_away: DelayProxy
+) -> None:
+    world.server.execute("FLUSH PRIVILEGES")  # empties MySQL's cache of passwords
+    assert waits(far_away, world.database(port=far_away.port))[0] <= 6
+
+
+def test_a_transaction_begins_in_the_round_trip_of_the_set_up(
+    world: World, far_away: DelayProxy
+) -> None:
+    database = world.database(port=far_away.port)
+    waits(far_away, database)
+    waits(far_away, database)
+    turns: list[int] = []
+
+    @database.invocation
+    def handler(_event: Any, _context: Any) -> None:
+        with database.transaction() as cursor:
+            turns.append(far_away.turns - before)
+            cursor.execute("SELECT 42")
+            turns.append(far_away.turns - before)
+
+    for _ in range(3):
+        before = far_away.turns
+        handler({}, LambdaContext(30))
+    assert min(zip(turns[::2], turns[1::2], strict=True)) == (3, 4)
+
+
+def test_against_pymysql_as_documented_a_connection_waits_little_more_than_half_as_often(
+    world: World, far_away: DelayProxy
+) -> None:
+    from lab.connect import sides
+
+    environ = world.environ(port=far_away.port)
+    door = sides.Door(
+        host=environ["DATABASE_HOST"],
+        port=far_away.port,
+        name=environ["DATABASE_NAME"],
+        user=environ["DATABASE_USER"],
+        password=environ["DATABASE_PASSWORD"],
+        ca_file=environ["DATABASE_CA_FILE"],
+    )
+    documented = sides.documented(door)
+    documented()
+    counts = []
+    for _ in range(3):
+        before = far_away.turns
+        documented()
+        counts.append(far_away.turns - before)
+    assert min(counts) == {"mysql": 7, "mariadb": 6}[world.flavor]

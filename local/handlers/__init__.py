@@ -1,1 +1,0 @@
-"""Three ways to connect, one query: the handlers of the experiment (`local.experiment`)."""
