@@ -23,6 +23,7 @@ help: ## List the targets
 .PHONY: demo
 demo: $(VENV)/installed ## See every function answer, then 200 environments against 65 connections
 	$(BIN)/python -m local.demo
+	@[ ! -d lab ] || $(BIN)/python -m lab.experiment.measure
 
 .PHONY: test
 test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and MySQL

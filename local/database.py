@@ -192,6 +192,7 @@ class LocalDatabase:
             self.ca_file = write_certificates(self.directory / "tls").ca_file
             shutil.copytree(prepared, self.directory / "data")
             (self.directory / "data").chmod(0o700)
+            (self.directory / "tmp").mkdir(0o700)
             self._launch(ports_may_change=True)
             self._variables = self._global_variables()
         except BaseException:
@@ -552,6 +553,7 @@ def prepare(server: Server, cache: Path = BUILD / "databases") -> Path:
 
 
 def _initialise(server: Server, data: Path) -> None:
+    (data.parent / "tmp").mkdir()
     if server.flavor == "mysql":
         command = ["--initialize-insecure"]
         script = b""
@@ -603,6 +605,9 @@ def _common_options(server: Server, data: Path) -> list[str]:
         # Relative to the data directory, as a socket's path may have 107 characters at most.
         "--socket=server.sock",
         "--pid-file=server.pid",
+        # A MariaDB that starts deletes what it finds of temporary tables in its tmpdir: in a shared
+        # one, those of every other server.
+        f"--tmpdir={data.parent / 'tmp'}",
         "--character-set-server=utf8mb4",
         "--innodb-buffer-pool-size=64M",
         "--innodb-doublewrite=0",

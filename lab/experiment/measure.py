@@ -9,14 +9,11 @@ the samples and the chart to `build/demo`, and fails where the outcome is not th
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from rich.table import Table
 from lab.experiment.chart import draw
 from local.database import LocalDatabase
 from local.environment import Environment, run
+from local.facts import facts
 from local.fleet import Fleet, Sample, Sampler, closed_loop, failure_of, summarise
 from local.invoke import any_server
 from local.servers import Server, ServerMissingError
@@ -168,18 +166,6 @@ def claims(outcomes: Sequence[Outcome], plan: Plan) -> dict[str, bool]:
     return result
 
 
-def facts(server: Server) -> dict[str, Any]:
-    """The machine and the versions the figures belong to."""
-    return {
-        "server": str(server),
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("awslambdaric", "PyMySQL", "SQLAlchemy")},
-    }
-
-
 async def perform(
     server: Server, plan: Plan, console: Console, output: Path = OUTPUT
 ) -> dict[str, Any]:
@@ -264,7 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0 if report["right"] else 1
+    right = report["right"]
+    console.print(
+        "[bold green]All right.[/]" if right else "[bold red]WRONG: see the claims above.[/]"
+    )
+    return 0 if right else 1
 
 
 if __name__ == "__main__":

@@ -313,6 +313,17 @@ with LocalDatabase(require_server(sys.argv[1]), Path(sys.argv[2])) as database:
 """
 
 
+def test_a_server_that_starts_leaves_the_temporary_tables_of_another_alone(
+    database_server: LocalDatabase, connect: Connect, tmp_path: Path
+) -> None:
+    connection = connect(database_server.master_environ())
+    run(connection, "CREATE TEMPORARY TABLE kept (n INT) ENGINE=MyISAM")
+    run(connection, "INSERT INTO kept VALUES (1)")
+    with LocalDatabase(database_server.server, tmp_path):
+        run(connection, "ALTER TABLE kept ADD COLUMN more INT")  # puts other files in their place
+        assert run(connection, "SELECT n FROM kept") == ((1,),)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_when_the_parent_dies(
     either: Server, tmp_path: Path, how: signal.Signals

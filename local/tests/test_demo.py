@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.database import LocalDatabase
-from local.demo import Case, invoke_case, is_right, matches, read_cases
+from local.demo import Case, Line, invoke_case, is_right, matches, problem_of, read_cases, verdict
 from local.environment import ROOT, Answer
 from local.invoke import InputError
 from local.servers import find_servers
@@ -138,11 +139,45 @@ async def test_the_server_counts_what_was_opened_and_what_is_left(
     assert line.right is right
 
 
+LET_GO_LATER = CONNECT.replace("kept.pop().close()", "kept.pop()._force_close()").replace(
+    "import time; time.sleep(0.1)", ""
+)
+
+
+async def test_the_servers_list_has_its_moment_after_the_answer(
+    database_server: LocalDatabase, tmp_path: Path
+) -> None:
+    """A socket that was just closed: on the list still, for less than 0.1 s."""
+    (tmp_path / "app.py").write_text(LET_GO_LATER)
+    event_file = tmp_path / "late.case.json"
+    event_file.write_text(json.dumps({"connections": 1, "close": True}))
+    function = Function("Late", "late", tmp_path, "app.lambda_handler", "", 10, 128, 1, {})
+    case = Case(function, event_file, {"status": "ok"})
+    async with function.environment(database_server.application_environ()) as environment:
+        for _ in range(20):
+            line = await invoke_case(case, environment, database_server)
+            assert line.right, line
+
+
+def test_the_last_line_says_what_was_wrong_and_is_green_only_when_all_was_right() -> None:
+    good = Line("f", "f.e", "ok", None, None, 1.0, None, 1, 0, {}, right=True)
+    assert verdict([], 3) == "[bold green]All right after 3 s.[/]"
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"sessions_after": 2}, "f.e left 2 sessions"),
+        ({"connections_opened": 2}, "f.e opened 2 connections"),
+        ({}, "f.e answered otherwise than expected"),
+    ]
+    for change, said in changes:
+        problem = problem_of(replace(good, right=False, **change))
+        assert problem == said
+        assert verdict([problem], 3) == f"[bold red]WRONG after 3 s: {said}.[/]"
+
+
 def start(output: Path) -> "subprocess.Popen[str]":
     if not find_servers():
         pytest.skip("no database server: run `make install-mariadb`")
     return subprocess.Popen(
-        [sys.executable, "-m", "local.demo", "--without-experiment", "--output", str(output)],
+        [sys.executable, "-m", "local.demo", "--output", str(output)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
