@@ -30,12 +30,11 @@ from local.invoke import (
     MAX_CONNECTIONS,
     InputError,
     MigrationError,
-    any_server,
     database_environ,
     migrate,
     read_event,
 )
-from local.servers import Server, ServerMissingError
+from local.servers import Server, ServerMissingError, any_server
 from local.template import Function, TemplateError, read_functions
 
 OUTPUT = Path("build") / "demo"

@@ -19,7 +19,7 @@ from typing import Any
 
 from local.database import LocalDatabase
 from local.environment import ROOT, Answer, run
-from local.servers import Server, ServerMissingError, find_servers, install
+from local.servers import ServerMissingError, any_server
 from local.template import Function, TemplateError, find_function
 
 EVENTS = ROOT / "events"
@@ -73,16 +73,6 @@ def callers_environ(environ: Mapping[str, str]) -> Mapping[str, str] | None:
         for name, value in environ.items()
         if name.startswith(("DATABASE_", "APPLICATION_"))
     }
-
-
-def any_server() -> Server:
-    """A database server of this machine, installed where there is none and it may.
-
-    Raises:
-        ServerMissingError: there is none and it could not be installed; says what to do.
-    """
-    servers = find_servers()
-    return servers[0] if servers else install("mariadb")
 
 
 async def migrate(database: LocalDatabase) -> Answer:

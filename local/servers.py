@@ -194,6 +194,26 @@ def install(flavor: Flavor) -> Server:
     return require_server(flavor)
 
 
+def any_server() -> Server:
+    """A database server of this machine: MariaDB, or MySQL, or whichever can be installed.
+
+    MariaDB comes quickest, and needs root; MySQL is unpacked without it.
+
+    Raises:
+        ServerMissingError: there is none and none could be installed; says why, and what to do.
+
+    """
+    if servers := find_servers():
+        return servers[0]
+    reasons = []
+    for flavor in FLAVORS:
+        try:
+            return install(flavor)
+        except ServerMissingError as error:
+            reasons.append(str(error))
+    raise ServerMissingError(" ".join(reasons))
+
+
 def _install_mariadb() -> None:
     if not shutil.which("apt-get"):
         raise ServerMissingError(f"There is no apt-get to install MariaDB: {BY_HAND['mariadb']}.")
@@ -329,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("list", help="the database servers of this machine")
     installer = commands.add_parser("install", help="install what is missing")
     installer.add_argument(
-        "flavor", nargs="*", help="mariadb, mysql; without, MariaDB, or whatever is there"
+        "flavor", nargs="*", help="mariadb, mysql; without, both, where one is enough"
     )
     chosen = parser.parse_args(arguments)
     if unknown := set(getattr(chosen, "flavor", [])) - set(FLAVORS):
@@ -342,14 +362,17 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 print(how_to_install(flavor))
         return 0
-    try:
-        ready = [install(flavor) for flavor in chosen.flavor or ["mariadb"]]
-    except ServerMissingError as error:
-        ready = [] if chosen.flavor else find_servers()
-        print(f"{'warning' if ready else 'error'}: {error}", file=sys.stderr)
-    for server in ready:
-        print(f"{server} is ready ({_program(server)})")
-    return 0 if ready else 1
+    ready: list[Server] = []
+    missing = 0
+    for flavor in chosen.flavor or FLAVORS:
+        try:
+            ready.append(install(flavor))
+            print(f"{ready[-1]} is ready ({_program(ready[-1])})", flush=True)
+        except ServerMissingError as error:
+            missing += 1
+            _progress("")
+            print(f"WITHOUT {NAMES[flavor].upper()}: {error}", file=sys.stderr)
+    return 1 if missing and (chosen.flavor or not ready) else 0
 
 
 def _program(server: Server) -> str:

@@ -26,8 +26,7 @@ from local.database import LocalDatabase
 from local.environment import Environment, run
 from local.facts import facts
 from local.fleet import Fleet, Sample, Sampler, closed_loop, failure_of, summarise
-from local.invoke import any_server
-from local.servers import Server, ServerMissingError
+from local.servers import Server, ServerMissingError, any_server
 
 HANDLERS = Path(__file__).parent / "handlers"
 OUTPUT = Path("build") / "demo"

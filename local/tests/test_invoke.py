@@ -81,12 +81,11 @@ def test_a_bad_input_gets_one_sentence_and_exit_code_2(
 def test_without_a_server_it_says_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def cannot(_flavor: str) -> None:
+    def cannot() -> None:
         raise ServerMissingError("There is no mariadb server: run `make install-mariadb`.")
 
     monkeypatch.delenv("DATABASE_HOST", raising=False)
-    monkeypatch.setattr("local.invoke.find_servers", list)
-    monkeypatch.setattr("local.invoke.install", cannot)
+    monkeypatch.setattr("local.invoke.any_server", cannot)
     assert main(["orders_api"]) == 2
     assert "run `make install-mariadb`" in capsys.readouterr().err
 

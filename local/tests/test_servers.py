@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from local import servers
-from local.servers import ServerMissingError, find_servers, identify, install, main, require_server
+from local.servers import (
+    ServerMissingError,
+    any_server,
+    find_servers,
+    identify,
+    install,
+    main,
+    require_server,
+)
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ def test_installing_what_is_there_does_nothing(bare: Path) -> None:
     assert not (bare / "called").exists()
 
 
-def test_without_a_wish_any_server_will_do_where_mariadb_cannot_be_had(
+def test_without_a_wish_one_server_is_enough_and_the_other_is_missed_loudly(
     bare: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["install"]) == 1
@@ -91,6 +99,7 @@ def test_without_a_wish_any_server_will_do_where_mariadb_cannot_be_had(
     assert main(["install"]) == 0
     said = capsys.readouterr()
     assert said.out == f"MySQL 8.4.6 is ready ({bare / 'mysqld'})\n"
+    assert said.err.startswith("WITHOUT MARIADB: ")
     assert "brew install mariadb" in said.err
     assert main(["install", "mariadb"]) == 1
 
@@ -175,6 +184,20 @@ def test_mysql_is_unpacked_beside_the_host_and_runs_by_its_own_loader(
     )  # fmt: skip
     assert server.share == tmp_path / "build/mysql/usr/share/mysql"
     assert install("mysql") == server
+
+
+def test_without_root_and_mariadb_a_command_falls_back_to_mysql_by_itself(
+    debian: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert any_server().flavor == "mysql"
+
+
+def test_where_neither_can_be_had_both_reasons_are_said(bare: Path) -> None:
+    with pytest.raises(ServerMissingError) as refused:
+        any_server()
+    assert "brew install mariadb" in str(refused.value)
+    assert "brew install mysql" in str(refused.value)
 
 
 def test_mysql_comes_from_the_mirror_this_machine_uses_and_not_the_security_one(
