@@ -23,7 +23,8 @@ help: ## List the targets
 .PHONY: demo
 demo: $(VENV)/installed ## See every function answer, then 200 environments against 65 connections
 	$(BIN)/python -m local.demo
-	@[ ! -d lab ] || $(BIN)/python -m lab.experiment.measure
+	@if [ -d lab/experiment ]; then $(BIN)/python -m lab.experiment; \
+	else echo "No lab/experiment/ here: the experiment is left out."; fi
 
 .PHONY: test
 test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and MySQL
@@ -77,15 +78,15 @@ local: $(VENV)/installed ## MySQL in Docker, migrated, for `sam local` (DATABASE
 
 .PHONY: experiment
 experiment: $(VENV)/installed ## 200 warm environments against 65 connections, with a chart
-	$(BIN)/python -m lab.experiment.measure
+	$(BIN)/python -m lab.experiment
 
 .PHONY: bench
 bench: $(VENV)/installed $(VENV)/rivals servers ## What a connection costs, against six others
-	$(BIN)/python -m lab.connect.measure
+	$(BIN)/python -m lab.connect
 
 .PHONY: bench-overload
 bench-overload: $(VENV)/installed $(VENV)/rivals servers ## Up to ten times more callers than connections
-	$(BIN)/python -m lab.overload.measure
+	$(BIN)/python -m lab.overload
 
 .PHONY: build
 build: $(VENV)/installed ## What will be deployed, in .aws-sam/build

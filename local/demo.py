@@ -4,7 +4,8 @@ Starts a throw-away server limited to 65 connections, migrates it through `migra
 each function with each of its events as `events/expected.json` lists them. Around each invocation
 the server itself is asked: how many connections were opened, and how many sessions are left at the
 moment the answer arrives: it lets go first and takes a session off its list a moment later, so the
-XX
+list is given that moment. A wrong answer, a second connection or a session that is left fails the
+command. `make demo` ends with the experiment of lab/, where that is there.
 """
 
 import argparse

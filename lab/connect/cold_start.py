@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lab.connect.sides import LAYER
-
 BUILD = Path("build/bench")
 FULL_CORE_MB = 1769
 MEMORY_MB = (128, 256, 512, FULL_CORE_MB)
@@ -109,9 +107,12 @@ def environ() -> dict[str, str]:
     PyMySQL is pure Python, so that another version may take it from this environment.
     """
     import pymysql
+    import single_connection
 
-    site_packages = str(Path(pymysql.__file__).parents[1])
-    path = os.pathsep.join([str(LAYER), site_packages])
+    # Where Lambda has /opt/python: the layer, and what it brings.
+    path = os.pathsep.join(
+        str(Path(str(module.__file__)).parents[1]) for module in (single_connection, pymysql)
+    )
     return {**ENVIRON, "PYTHONPATH": path, "PATH": os.environ.get("PATH", "")}
 
 

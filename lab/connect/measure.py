@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from lab.connect import report
-from lab.connect.delay_proxy import DelayProxy, delayed
 from lab.connect.sides import ALL, RIVALS, Batch, Door, Runner, SideMissingError
 from local.certificates import write_certificates
 from local.database import LocalDatabase
+from local.delay_proxy import DelayProxy, delayed
 from local.servers import FLAVORS, Server, find_servers, how_to_install
 
 BUILD = Path("build/bench")
@@ -38,7 +38,7 @@ COUNTING_ROUND_TRIP = 0.02  # seconds; long beside what anything here takes, so 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, and write build/bench/connect.json and its chart."""
-    parser = argparse.ArgumentParser(prog="python -m lab.connect.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.connect", description=__doc__)
     parser.add_argument("--rounds", type=int, default=12, help="12 take about three minutes")
     parser.add_argument("--server", choices=FLAVORS, help="only this one")
     parser.add_argument("--sides", nargs="+", choices=list(ALL), default=list(ALL))
@@ -54,7 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     began = time.monotonic()
     result = {
-        "machine": machine(),
+        "machine": {
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "openssl": ssl.OPENSSL_VERSION,
+            "load": round(os.getloadavg()[0], 1),
+        },
         "rounds": rounds,
         "servers": {s.flavor: measure(s, asked.sides, rounds) for s in servers},
     }
@@ -66,16 +71,6 @@ def main(arguments: list[str] | None = None) -> int:
     report.chart(result, asked.output / "connect")
     print(f"\n{asked.output}/connect.json, .svg, .png; {result['seconds']} s")
     return 0
-
-
-def machine() -> dict[str, Any]:
-    """What was measured on."""
-    return {
-        "python": platform.python_version(),
-        "openssl": ssl.OPENSSL_VERSION,
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-    }
 
 
 def measure(server: Server, sides: list[str], rounds: int) -> dict[str, Any]:
@@ -181,7 +176,3 @@ def quartiles(values: list[float]) -> list[float]:
     if len(values) == 1:
         return values * 3
     return statistics.quantiles(values, n=4, method="inclusive")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
-"""What the measurements say: targets, tables, the chart, and the tables in docs/speed.md.
+"""What the measurements say: targets, tables, the chart, and the tables in lab/connect/README.md.
 
 `python -m lab.connect.report` writes what is in build/bench/*.json between the marks of
-docs/speed.md, and the chart beside it.
+lab/connect/README.md, and the chart beside it.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from lab.connect.sides import ASIDE, RIVALS, STEPS, UNVERIFIED
 
-DOCUMENT = Path("docs/speed.md")
+DOCUMENT = Path(__file__).with_name("README.md")
 FLAVOR_NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
 # Okabe and Ito's colours: told apart with any colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8C8C8C"

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 Work = Callable[[], object]
 STATEMENT = "SELECT 1"
-LAYER = Path(__file__).resolve().parents[2] / "layers" / "single_connection" / "src"
+ROOT = Path(__file__).resolve().parents[2]
 # Seconds after a batch until the server's CPU clock is read: whoever does not wait for the server
 # leaves it with work to finish.
 SETTLE = 0.003
@@ -363,7 +363,7 @@ class Runner:
             text=True,
             # What a driver logs about the wrong CA is expected.
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": f"{LAYER.parents[2]}{os.pathsep}{LAYER}"},
+            cwd=ROOT,
         )
         ready = self._ask(
             {"side": side, "doors": [asdict(door) for door in doors], "server_pid": server_pid}

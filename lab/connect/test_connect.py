@@ -13,7 +13,7 @@ import pytest
 
 from lab.connect import cold_start, report
 from lab.connect import measure as connect
-from lab.connect.delay_proxy import DelayProxy
+from local.delay_proxy import DelayProxy
 from local.servers import find_servers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `python -m lab.connect.measure --quick` writes, at one server and with pure Python."""
+    """What `python -m lab.connect --quick` writes, at one server and with pure Python."""
     servers = find_servers()
     if not servers:
         pytest.skip("no database server: python -m local.servers install")
@@ -79,7 +79,7 @@ def test_the_tables_of_a_document_are_written_anew_and_nothing_else(
 
 
 def test_the_document_has_a_place_for_every_table() -> None:
-    text = (ROOT / "docs" / "speed.md").read_text()
+    text = (ROOT / "lab" / "connect" / "README.md").read_text()
     for name in ("rivals-mysql", "steps-mysql", "rivals-mariadb", "targets", "parameters"):
         assert f"<!-- bench:begin {name} -->" in text
         assert f"<!-- bench:end {name} -->" in text

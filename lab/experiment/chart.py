@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from lab.experiment.measure import Outcome, Plan
-    from local.fleet import Sample
+from lab.experiment.outcome import Outcome, Plan
+from local.fleet import Sample
 
 COLOURS = {"kept": "#D55E00", "pooled": "#CC79A7", "ours": "#0072B2"}
 INK, FAINT = "#222222", "#767676"

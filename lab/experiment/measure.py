@@ -2,7 +2,7 @@
 
 Three handlers run the same query in real runtimes, one after the other, each on a new server: a
 connection kept in a global, SQLAlchemy's ordinary pool, and this layer. The server itself is asked
-for its sessions ten times a second. `python -m lab.experiment.measure` writes the figures,
+for its sessions ten times a second. `python -m lab.experiment` writes the figures,
 the samples and the chart to `build/demo`, and fails where the outcome is not the one we claim.
 """
 
@@ -13,7 +13,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,61 +22,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lab.experiment.chart import draw
+from lab.experiment.outcome import TITLES, Outcome, Plan
 from local.database import LocalDatabase
 from local.environment import Environment, run
 from local.facts import facts
-from local.fleet import Fleet, Sample, Sampler, closed_loop, failure_of, summarise
+from local.fleet import Fleet, Sampler, closed_loop, failure_of, summarise
 from local.servers import Server, ServerMissingError, any_server
 
 HANDLERS = Path(__file__).parent / "handlers"
 OUTPUT = Path("build") / "demo"
-
-TITLES = {
-    "kept": "Connection kept in a global",
-    "pooled": "SQLAlchemy's pool",
-    "ours": "One connection per invocation",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How large and how long; times in seconds."""
-
-    environments: int = 200
-    at_work: int = 10
-    limit: int = 65
-    work_seconds: float = 8.0
-    idle_seconds: float = 3.0
-    query_seconds: float = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one handler. Failures are counted by the server's error number."""
-
-    handler: str
-    title: str
-    warm_up_seconds: float
-    warm_up_failures: dict[str, int]
-    init_median_ms: float
-    calls: int
-    ok: int
-    failures: dict[str, int]
-    p50_ms: float | None
-    p99_ms: float | None
-    peak_sessions: int
-    sessions_when_idle: int
-    most_in_flight: int
-    samples_over_in_flight: int
-    work_began: float
-    work_ended: float
-    samples: list[Sample]
-
-    @property
-    def failed_share(self) -> float:
-        """The part of the calls that failed while only a few were at work."""
-        return 1 - self.ok / self.calls if self.calls else 0.0
-
 
 Advance = Callable[[str, float], None]
 """Told what is being done and which part of the handler's run (0 to 1) is over."""
@@ -231,7 +185,7 @@ def _table(outcomes: Sequence[Outcome], plan: Plan) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     plan = Plan()
-    parser = argparse.ArgumentParser(prog="python -m lab.experiment.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.experiment", description=__doc__)
     parser.add_argument("--environments", type=int, default=plan.environments)
     parser.add_argument("--at-work", type=int, default=plan.at_work)
     parser.add_argument("--seconds", type=float, default=plan.work_seconds, help="at work")
@@ -254,7 +208,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "[bold green]All right.[/]" if right else "[bold red]WRONG: see the claims above.[/]"
     )
     return 0 if right else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

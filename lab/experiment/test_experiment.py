@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from lab.experiment.chart import draw
-from lab.experiment.measure import TITLES, Outcome, Plan, claims, main, perform
+from lab.experiment.measure import claims, main, perform
+from lab.experiment.outcome import TITLES, Outcome, Plan
 from local.fleet import Sample
 from local.servers import find_servers
 

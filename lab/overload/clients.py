@@ -1,4 +1,4 @@
-"""The callers of `lab.overload.measure`: processes that each are one warm execution environment.
+"""The callers of `lab.overload`: processes that each are one warm execution environment.
 
 All are forked from one warm parent before any invocation, as a frozen environment is when Lambda
 thaws it: modules loaded, settings read, the CA parsed, no socket. Each then runs one invocation at

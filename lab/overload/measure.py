@@ -1,8 +1,8 @@
 """Beyond the limit: 1, 2, 5 and 10 times as many callers as the database takes connections.
 
-    python -m lab.overload.measure                # measure, report, chart (five to six minutes)
-    python -m lab.overload.measure --quick        # a smoke test of the same, a few seconds
-    python -m lab.overload.measure --write-docs   # the last report's numbers into docs/overload.md
+    python -m lab.overload                # measure, report, chart (five to six minutes)
+    python -m lab.overload --quick        # a smoke test of the same, a few seconds
+    python -m lab.overload --write-docs   # the last report's numbers into lab/overload/README.md
 
 Four sides take turns in short rounds against one server, so that a busy moment of the machine hits
 all of them. Everything shares this machine's cores, the server too: compare the sides with each
@@ -33,7 +33,8 @@ from local.database import LocalDatabase
 from local.servers import Flavor, Server, find_servers, how_to_install, locked
 
 REPORT = ROOT / "build" / "bench" / "overload.json"
-NODE = ROOT / "lab" / "overload" / "serverless_mysql"
+HERE = Path(__file__).parent
+NODE = HERE / "serverless_mysql"
 INSTALLED = ROOT / "build" / "bench" / "serverless_mysql"
 NODE_MISSING = "no Node.js: install `node` and `npm` (Debian: `apt-get install nodejs npm`)"
 # Its environments share these: one process each, as Lambda has it, would cost them more.
@@ -322,7 +323,7 @@ def target_table(report: dict[str, Any]) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """What stands between the markers in docs/overload.md."""
+    """What stands between the markers in lab/overload/README.md."""
     ten = report["results"].get("10", {}).get("ours")
     held = f" A success held its connection for {ten['held'] * 1000:.0f} ms at 10x." if ten else ""
     shortest, longest = report["windows"][0], report["windows"][-1]
@@ -436,7 +437,7 @@ def save(figure: Any, stem: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or write the docs from what was measured."""
     parser = argparse.ArgumentParser(
-        prog="python -m lab.overload.measure",
+        prog="python -m lab.overload",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -446,17 +447,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--write-docs",
         action="store_true",
-        help="write the last report into docs/overload.md; measures nothing",
+        help="write the last report into lab/overload/README.md; measures nothing",
     )
     options = parser.parse_args(arguments)
     if options.write_docs:
         if not options.report.exists():
             raise SystemExit(f"no report at {options.report.name}: run `make bench-overload` first")
         report = json.loads(options.report.read_text())
-        write_between_markers(ROOT / "docs" / "overload.md", summary(report))
-        chart(report, ROOT / "docs" / "overload")
-        # Beside the page: what docs/scale.md compares the simulation with.
-        (ROOT / "docs" / "overload.json").write_text(json.dumps(report, indent=2) + "\n")
+        write_between_markers(HERE / "README.md", summary(report))
+        chart(report, HERE / "overload")
+        # Beside the page: what scale.md compares the simulation with.
+        (HERE / "overload.json").write_text(json.dumps(report, indent=2) + "\n")
         return 0
     wanted: tuple[Flavor, ...] = (options.server,) if options.server else ("mysql", "mariadb")
     found = {server.flavor: server for server in find_servers()}
@@ -474,7 +475,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chart(report, options.report.with_suffix(""))
     print(summary(report))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """On paper: the simulation against what was measured, and from there to 100,000 a second.
 
     python -m lab.overload.scale                # simulate (about two minutes); report and chart
-    python -m lab.overload.scale --write-docs   # the last report into docs/scale.md, with its chart
+    python -m lab.overload.scale --write-docs   # the last report into scale.md, with its chart
 
 Prints first what each constant of the layer's policy does, beside other values.
 """
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import track
+from single_connection import _admission as layer
 
-from lab.overload.measure import ROOT, save, write_between_markers
-from layers.single_connection.tests.simulation import Cpu, Run, arrivals, closed_loop, layer, spread
+from lab.overload.measure import HERE, ROOT, save, write_between_markers
+from local.simulation import Cpu, Run, arrivals, closed_loop, spread
 
 REPORT = ROOT / "build" / "bench" / "scale.json"
-MEASURED = ROOT / "docs" / "overload.json"
+MEASURED = HERE / "overload.json"
 
 LIMIT = 65
 HELD = 0.024  # SELECT SLEEP(0.02), and 4 ms to connect, set up and close
@@ -210,7 +211,7 @@ def curves_table(found: dict[str, list[dict[str, float]]]) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """What stands between the markers in docs/scale.md."""
+    """What stands between the markers in lab/overload/scale.md."""
     parts = [curves_table(report["curves"])]
     if report["compared"]:
         parts += ["**Simulated / measured**", compared_table(report["compared"])]
@@ -278,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--write-docs", action="store_true", help="the last report into docs/scale.md"
+        "--write-docs", action="store_true", help="the last report into lab/overload/scale.md"
     )
     options = parser.parse_args(arguments)
     if options.write_docs:
@@ -286,8 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemExit("nothing simulated yet: run `python -m lab.overload.scale` first")
         report = json.loads(REPORT.read_text())
         report["compared"] = compare(json.loads(MEASURED.read_text())) if MEASURED.exists() else []
-        write_between_markers(ROOT / "docs" / "scale.md", summary(report))
-        chart(report, ROOT / "docs" / "scale")
+        write_between_markers(HERE / "scale.md", summary(report))
+        chart(report, HERE / "scale")
         return 0
     try:
         report = {

@@ -30,7 +30,7 @@ def no_server_no_benchmark() -> None:
 def started(report: Path) -> subprocess.Popen[str]:
     """In a process of its own: it forks, and a `Database` in it would guard this one too."""
     return subprocess.Popen(
-        [sys.executable, "-m", "lab.overload.measure", "--quick", "--report", str(report)],
+        [sys.executable, "-m", "lab.overload", "--quick", "--report", str(report)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -113,10 +113,10 @@ def test_the_simulation_agrees_with_what_was_measured_within_stated_factors():
             assert 1 / factor < ratio < factor, (one["load"], figure, ratio)
 
 
-@pytest.mark.parametrize("name", ["overload", "scale"])
-def test_the_pages_have_their_numbers_and_pictures(name: str):
-    page = (ROOT / "docs" / f"{name}.md").read_text()
+@pytest.mark.parametrize(("page", "name"), [("README.md", "overload"), ("scale.md", "scale")])
+def test_the_pages_have_their_numbers_and_pictures(page: str, name: str):
+    page = (ROOT / "lab" / "overload" / page).read_text()
     inside = page.partition("<!-- bench:begin -->")[2].partition("<!-- bench:end -->")[0]
     assert inside.count("\n|") > 4
-    assert (ROOT / "docs" / f"{name}.svg").exists()
-    assert (ROOT / "docs" / f"{name}.png").exists()
+    assert (ROOT / "lab" / "overload" / f"{name}.svg").exists()
+    assert (ROOT / "lab" / "overload" / f"{name}.png").exists()

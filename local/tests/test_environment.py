@@ -362,7 +362,7 @@ def test_however_the_parent_ends_no_process_of_an_environment_is_left(
 ) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(function)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as parent:

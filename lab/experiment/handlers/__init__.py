@@ -1,1 +1,1 @@
-"""Three ways to connect, one query: the handlers of the experiment (`lab.experiment.measure`)."""
+"""Three ways to connect, one query: the handlers of the experiment (`lab.experiment`)."""

@@ -18,7 +18,7 @@ from single_connection._admission import (
 )
 from single_connection.errors import DatabaseBusyError
 
-from layers.single_connection.tests.simulation import arrivals, closed_loop, spread
+from local.simulation import arrivals, closed_loop, spread
 
 LIMIT = 65
 HELD = spread(0.024)

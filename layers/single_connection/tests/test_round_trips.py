@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import pymysql
 import pytest
+from pymysql.cursors import DictCursor
 from single_connection import Database
 from single_connection.testing import LambdaContext
 
-from lab.connect.delay_proxy import DelayProxy
 from layers.single_connection.tests.conftest import World
+from local.delay_proxy import DelayProxy
 
 # Long beside anything computed here, even on a busy machine, so that what is said in one breath
 # arrives in one.
@@ -79,18 +81,21 @@ def test_a_transaction_begins_in_the_round_trip_of_the_set_up(
 def test_against_pymysql_as_documented_a_connection_waits_little_more_than_half_as_often(
     world: World, far_away: DelayProxy
 ) -> None:
-    from lab.connect import sides
-
     environ = world.environ(port=far_away.port)
-    door = sides.Door(
-        host=environ["DATABASE_HOST"],
-        port=far_away.port,
-        name=environ["DATABASE_NAME"],
-        user=environ["DATABASE_USER"],
-        password=environ["DATABASE_PASSWORD"],
-        ca_file=environ["DATABASE_CA_FILE"],
-    )
-    documented = sides.documented(door)
+
+    def documented() -> None:
+        connection = pymysql.connect(
+            host=environ["DATABASE_HOST"],
+            port=far_away.port,
+            user=environ["DATABASE_USER"],
+            password=environ["DATABASE_PASSWORD"],
+            database=environ["DATABASE_NAME"],
+            cursorclass=DictCursor,
+        )
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == {"1": 1}
+
     documented()
     counts = []
     for _ in range(3):

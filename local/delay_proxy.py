@@ -154,10 +154,10 @@ def delayed(host: str, port: int, round_trip: float) -> Iterator[int]:
     Yields:
         Its port.
     """
-    command = [sys.executable, "-m", "lab.connect.delay_proxy", host, str(port), str(round_trip)]
+    command = [sys.executable, "-m", "local.delay_proxy", host, str(port), str(round_trip)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout
+            assert process.stdout  # noqa: S101 - for the types: it is a pipe
             yield int(process.stdout.readline())
         finally:
             process.terminate()
@@ -165,7 +165,7 @@ def delayed(host: str, port: int, round_trip: float) -> Iterator[int]:
 
 def main() -> None:
     """Run until terminated; the first line of output is the port."""
-    parser = argparse.ArgumentParser(prog="python -m lab.connect.delay_proxy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m local.delay_proxy", description=__doc__)
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("round_trip", type=float, help="seconds")
