@@ -1,6 +1,5 @@
 """A rotation causes no failed invocation, and the password shows nowhere."""
 
-import contextlib
 import copy
 import http.server
 import json
@@ -10,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,20 +93,12 @@ def change(world: World, new: str, how: str = "") -> None:
 
 
 @pytest.fixture
-def in_process(
-    world: World, secrets: SecretsManager, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Database]:
+def in_process(world: World, secrets: SecretsManager, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database whose secret is read in this process."""
-    from aws_lambda_powertools.utilities import parameters
-
     for name, value in environ(world, secrets).items():
         monkeypatch.setenv(name, value)
     secrets.secret = pair(password(world))
-    parameters.base.DEFAULT_PROVIDERS.clear()
-    yield Database.from_environment()
-    with contextlib.suppress(KeyError):
-        parameters.base.DEFAULT_PROVIDERS["secrets"].client.close()
-    parameters.base.DEFAULT_PROVIDERS.clear()
+    return Database.from_environment()
 
 
 def ping(database: Database, seconds: float = 6.0) -> None:
@@ -148,13 +140,28 @@ def test_dual_passwords_close_the_window_altogether(world: World, secrets: Secre
         assert secrets.reads == reads + 1
 
 
-def test_boto3_is_not_imported_unless_a_secret_is_read(
+def test_a_secret_is_read_without_boto3_where_the_environment_is_lambdas_own(
     world: World, secrets: SecretsManager
 ) -> None:
-    with function("rotation", world.environ()) as plain:
-        assert body(plain.invoke()) == {"boto_at_import": False, "boto": False}
     secrets.secret = pair(password(world))
     with function("rotation", environ(world, secrets), timeout=10.0) as secret:
+        assert body(secret.invoke()) == {"boto_at_import": False, "boto": False}
+
+
+def test_boto3_is_imported_where_it_alone_knows_the_credentials(
+    world: World, secrets: SecretsManager, tmp_path: Path
+) -> None:
+    """A profile stands for all of them: a container's, SnapStart's, an assumed role's."""
+    secrets.secret = pair(password(world))
+    profile = tmp_path / "credentials"
+    profile.write_text("[shop]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    told = environ(world, secrets) | {
+        "AWS_ACCESS_KEY_ID": "",
+        "AWS_SECRET_ACCESS_KEY": "",
+        "AWS_PROFILE": "shop",
+        "AWS_SHARED_CREDENTIALS_FILE": str(profile),
+    }
+    with function("rotation", told, timeout=10.0) as secret:
         assert body(secret.invoke()) == {"boto_at_import": False, "boto": True}
 
 

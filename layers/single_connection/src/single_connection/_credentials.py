@@ -1,18 +1,21 @@
-"""User and password, from the settings or from Secrets Manager, kept warm until they are refused.
+"""User and password, from the settings or from Secrets Manager, kept until they are refused."""
 
-The only module that needs boto3: imported, through Powertools, when a secret is first read.
-"""
-
-import contextlib
 import json
-from collections.abc import Iterator
-from typing import Any
+import os
+import threading
+import time
 
+from ._http import Exchange, UnreadableError
+from ._secretsmanager import SecretError, ask, ask_by_boto3, route_of
 from ._settings import Settings
 from .errors import CredentialsError
 
 # Seconds a secret is kept. A rotation is noticed sooner, by the server's refusal.
 SECRET_MAX_AGE = 3600
+# Seconds for reading it where the caller names none.
+READ_SECONDS = 5.0
+
+Pair = tuple[str, str]
 
 
 class Credentials:
@@ -21,61 +24,107 @@ class Credentials:
     def __init__(self, settings: Settings) -> None:
         """Nothing is read yet."""
         self._settings = settings
+        self._kept: Pair | None = None
+        self._good_until = 0.0
 
     @property
     def can_change(self) -> bool:
         """Whether reading again may give something else, as a secret under rotation does."""
         return self._settings.secret_arn is not None
 
-    def read(self, *, again: bool = False) -> tuple[str, str]:
-        """User and password; `again` asks Secrets Manager whatever is cached.
+    def read(self, *, again: bool = False, within: float = READ_SECONDS) -> Pair:
+        """User and password.
+
+        Args:
+            again: Ask Secrets Manager whatever is kept.
+            within: Seconds left. There is an error before they are over, whatever the network does.
 
         Raises:
-            CredentialsError: The secret cannot be read, or has not the keys it needs.
+            CredentialsError: The secret cannot be read in time, or has not the keys it needs.
         """
-        settings = self._settings
-        if settings.secret_arn is None:
-            return str(settings.user), str(settings.password)
-        from aws_lambda_powertools.utilities import parameters  # noqa: PLC0415 - brings in boto3
+        if self._settings.secret_arn is None:
+            return str(self._settings.user), str(self._settings.password)
+        if self._kept is None or again or time.monotonic() > self._good_until:
+            self._kept = _read(self._settings.secret_arn, within)
+            self._good_until = time.monotonic() + SECRET_MAX_AGE
+        return self._kept
 
+    def forget(self) -> None:
+        """Keep nothing: a snapshot of this process is about to be taken, or was."""
+        self._kept = None
+
+
+def _read(secret_id: str, within: float) -> Pair:
+    """User and password; the error is raised here, where no frame holds anything secret."""
+    reading = _Reading(secret_id, within)
+    pair, problem = reading.wait()
+    if pair is None:
+        raise CredentialsError(f"the secret {secret_id} {problem}")
+    return pair
+
+
+class _Reading:
+    """One reading of a secret, in a thread of its own.
+
+    A look-up of a name cannot be given an end, nor can all that boto3 does; a thread can be left
+    alone. Nor does an exception out of a signal's handler strike there, where keys and passwords
+    are local variables; what goes wrong there comes out as a sentence.
+    """
+
+    def __init__(self, secret_id: str, within: float) -> None:
+        """Begin."""
+        end = time.monotonic() + within
+        self._end = end - min(0.1, within / 20)
+        # The thread has its own end, a moment earlier, so that its words arrive.
+        self._until = end - min(0.3, within / 5)
+        self._secret_id = secret_id
+        self._exchange = Exchange(self._until)
+        self._pair: Pair | None = None
+        self._problem = "cannot be read (no answer in time)"
+        # A daemon: a look-up that hangs must not keep the process.
+        self._thread = threading.Thread(
+            target=self._run, name="single-connection-secret", daemon=True
+        )
+
+    def wait(self) -> tuple[Pair | None, str]:
+        """User and password, or None and what is wrong, as the end of a sentence."""
         try:
-            with _unlogged():
-                pair = _pair(
-                    parameters.get_secret(
-                        settings.secret_arn, max_age=SECRET_MAX_AGE, force_fetch=again
-                    )
-                )
-        except Exception as error:
-            raise CredentialsError(
-                f"the secret {settings.secret_arn} cannot be read ({type(error).__name__}): check "
-                "DATABASE_SECRET_ARN, the function's permission secretsmanager:GetSecretValue, and "
-                "the VPC's endpoint for Secrets Manager"
-            ) from error
-        if pair is None:
-            raise CredentialsError(
-                f"the secret {settings.secret_arn} is not a JSON object with the keys 'username' "
-                "and 'password'"
-            )
-        return pair
+            self._thread.start()
+            self._thread.join(max(0.0, self._end - time.monotonic()))
+        except RuntimeError as error:  # "can't start new thread"
+            return None, f"cannot be read ({error})"
+        finally:
+            self._exchange.abandon()
+            if self._thread.is_alive():  # awake now, unless it is in a look-up or in boto3
+                self._thread.join(0.02)
+        return self._pair, self._problem
+
+    def _run(self) -> None:
+        try:
+            self._pair = _pair(self._text())
+            self._problem = "is not a JSON object with the keys 'username' and 'password'"
+        except SecretError as failure:
+            self._problem = f"cannot be read {failure}"
+        except BaseException as error:  # noqa: BLE001 - said by the thread that waits
+            self._problem = f"cannot be read ({type(error).__name__})"
+
+    def _text(self) -> str | None:
+        route = route_of(os.environ)
+        if route is not None:
+            try:
+                return ask(route, self._secret_id, self._until, self._exchange)
+            except UnreadableError:
+                """Not an endpoint as AWS has them: boto3 knows more of them, and verifies too."""
+        return ask_by_boto3(self._secret_id, self._until - time.monotonic())
 
 
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """At DEBUG, which is a setting of the function away, botocore logs each answer it gets."""
-    import logging  # noqa: PLC0415 - needed by secrets alone, and 3 ms at each cold start
-
-    logger = logging.getLogger("botocore.parsers")
-    before, logger.disabled = logger.disabled, True
+def _pair(text: str | None) -> Pair | None:
+    """User and password out of the secret's text, or None."""
     try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-def _pair(secret: Any) -> tuple[str, str] | None:
-    """User and password; apart, so that no error's frame or message holds the secret's text."""
-    try:
-        pair = json.loads(secret)
-        return str(pair["username"]), str(pair["password"])
-    except (ValueError, KeyError, TypeError):
+        said = json.loads(text or "")
+        pair = str(said["username"]), str(said["password"])
+        for one in pair:
+            one.encode()  # JSON may write half of a surrogate pair, which no server takes
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    return pair if "" not in pair else None
