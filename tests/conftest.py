@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import itertools
+import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,14 +37,33 @@ def shop(database_server: LocalDatabase, monkeypatch: pytest.MonkeyPatch) -> Loc
 
 
 def load_function(name: str) -> types.ModuleType:
-    """A function's module, loaded anew as a cold start does; in Lambda, each is called `app`."""
-    path = ROOT / "functions" / name / "app.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_app_{next(_numbers)}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """A function's `app`, loaded anew as a cold start does.
+
+    The folder's modules import each other by their plain names, as in /var/task, and each load has
+    its own: it sees nothing of another load, or of another function's module of the same name.
+    """
+    folder = ROOT / "functions" / name
+    number = next(_numbers)
+    loaded: dict[str, types.ModuleType] = {}
+
+    def load(stem: str) -> types.ModuleType:
+        if stem not in loaded:
+            spec = importlib.util.spec_from_file_location(
+                f"{name}_{stem}_{number}", folder / f"{stem}.py"
+            )
+            assert spec is not None
+            assert spec.loader is not None
+            loaded[stem] = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+            # What an `import` statement of this module calls.
+            vars(loaded[stem])["__builtins__"] = {**vars(builtins), "__import__": import_}
+            spec.loader.exec_module(loaded[stem])
+        return loaded[stem]
+
+    def import_(wanted: str, *rest: Any) -> types.ModuleType:
+        own = (folder / f"{wanted}.py").is_file()
+        return load(wanted) if own else builtins.__import__(wanted, *rest)
+
+    return load("app")
 
 
 class FakeContext:
