@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 from single_connection.testing import LambdaContext
 
@@ -73,6 +74,22 @@ def load(shop: LocalDatabase, monkeypatch: pytest.MonkeyPatch) -> Load:
     for name, value in shop.application_environ().items():
         monkeypatch.setenv(name, value)
     return load_function
+
+
+@pytest.fixture
+def outsider(database_server: LocalDatabase) -> Iterator[Any]:
+    """Somebody else's plain session, by the observer's port, which no guard is about."""
+    connection = pymysql.connect(
+        host="127.0.0.1",
+        port=database_server._observer_port,
+        user="observer",
+        password=database_server._passwords["observer"],
+        database=database_server.name,
+        ssl_ca=str(database_server.ca_file),
+        autocommit=True,
+    )
+    yield connection
+    connection.close()
 
 
 def at_once(

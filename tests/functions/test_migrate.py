@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,7 +59,7 @@ def migrate(app: types.ModuleType, seconds: float = 30) -> list[str]:
 
 
 def refused(app: types.ModuleType) -> str:
-    with pytest.raises(app.MigrationError) as refusal:
+    with pytest.raises(app.migrations.MigrationError) as refusal:
         migrate(app)
     return str(refusal.value)
 
@@ -137,28 +139,34 @@ def listener() -> Iterator[Listener]:
         ("SELECT '/*'; SELECT '*/'", ["SELECT '/*'", "SELECT '*/'"]),
         ("SELECT '%s %'", ["SELECT '%s %'"]),
         ("SELECT 1 --", ["SELECT 1"]),
+        ("/*M! SELECT 1; */", ["/*M! SELECT 1; */"]),
+        ("CREATE PROCEDURE p() BEGIN END", ["CREATE PROCEDURE p() BEGIN END"]),
     ],
 )
 def test_a_file_is_split_where_a_statement_ends_and_nowhere_else(
     sql: str, statements: list[str]
 ) -> None:
-    assert list(load_function("migrate").split("0001_x.sql", sql)) == statements
+    assert list(load_function("migrate").migrations.split(sql)) == statements
 
 
 @pytest.mark.parametrize(
     ("sql", "problem"),
     [
-        ("SELECT 1;\nSELECT 'open", "0001_x.sql, line 2: ' is opened and never closed"),
-        ("SELECT `open", "0001_x.sql, line 1: ` is opened and never closed"),
-        ("\n\n/* open", "0001_x.sql, line 3: /* is opened and never closed"),
+        ("SELECT 1;\nSELECT 'open", "0001_x.sql: line 2: ' is opened and never closed"),
+        ("SELECT `open", "0001_x.sql: line 1: ` is opened and never closed"),
+        ("\n\n/* open", "0001_x.sql: line 3: /* is opened and never closed"),
         ("DELIMITER //\nSELECT 1//", "DELIMITER"),
         ("CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW BEGIN SET @a = 1; END;", "BEGIN"),
+        ("CREATE PROCEDURE p() x: BEGIN SET @a = 1; END x;", "BEGIN"),
+        ("CREATE PROCEDURE p() IF @a THEN SET @a = 1; END IF;", "BEGIN"),
+        ("CREATE PROCEDURE p() REPEAT SET @a = 1; UNTIL @a END REPEAT;", "BEGIN"),
     ],
 )
-def test_a_file_that_cannot_be_split_is_refused(sql: str, problem: str) -> None:
+def test_a_file_that_cannot_be_split_is_refused(sql: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "0001_x.sql").write_text(sql)
     app = load_function("migrate")
-    with pytest.raises(app.MigrationError) as refusal:
-        list(app.split("0001_x.sql", sql))
+    with pytest.raises(app.migrations.MigrationError) as refusal:
+        app.migrations.read_migrations(tmp_path)
     assert problem in str(refusal.value)
 
 
@@ -219,6 +227,91 @@ def test_a_statement_that_fails_leaves_nothing_of_itself(
     assert database_server.execute("SELECT * FROM a") == []
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE a (x INT PRIMARY KEY, `begin` DATETIME, `end` DATETIME);",
+        "CREATE TABLE a (x INT PRIMARY KEY, begin DATETIME, end DATETIME);",
+        "CREATE TABLE a (x INT PRIMARY KEY COMMENT 'where to begin; and end');",
+        "CREATE TABLE a (x INT, begin INT); CREATE VIEW b AS SELECT begin FROM a;",
+        "BEGIN;\nCREATE TABLE a (x INT);\nINSERT INTO a VALUES (1);\nCOMMIT;",
+        "CREATE TABLE a (x INT); START TRANSACTION; INSERT INTO a VALUES (1); COMMIT",
+    ],
+)
+def test_begin_is_a_name_or_a_statement_like_any_other(
+    app: types.ModuleType,
+    write: Callable[[str, str], None],
+    database_server: LocalDatabase,
+    sql: str,
+) -> None:
+    write("0001_a.sql", sql)
+    assert migrate(app) == ["0001_a.sql"]
+    assert migrate(app) == []
+    database_server.execute("SELECT x FROM a")
+
+
+def test_a_transaction_of_the_files_own_is_all_or_nothing_and_begins_again(
+    app: types.ModuleType, write: Callable[[str, str], None], database_server: LocalDatabase
+) -> None:
+    begun = "CREATE TABLE a (x INT PRIMARY KEY); BEGIN; INSERT INTO a VALUES (1);"
+    write("0001_a.sql", f"{begun} INSERT INTO a VALUES (1); COMMIT")
+    assert "statement 4 of 5" in refused(app)
+    assert database_server.execute("SELECT x FROM a") == []
+    write("0001_a.sql", f"{begun} INSERT INTO a VALUES (2)")
+    assert "0001_a.sql begins a transaction and does not end it: add COMMIT" in refused(app)
+    assert database_server.execute("SELECT x FROM a") == []
+    write("0001_a.sql", f"{begun} INSERT INTO a VALUES (2); COMMIT")
+    assert migrate(app) == ["0001_a.sql"]
+    assert len(database_server.execute("SELECT x FROM a")) == 2
+
+
+def test_a_table_in_use_is_waited_for_in_turns_and_others_get_through_meanwhile(
+    app: types.ModuleType,
+    write: Callable[[str, str], None],
+    database_server: LocalDatabase,
+    outsider: Any,
+) -> None:
+    """A waiting ALTER stops all who come after it: none of them for longer than a turn."""
+    write("0001_a.sql", "CREATE TABLE a (x INT)")
+    migrate(app)
+    write("0002_b.sql", "ALTER TABLE a ADD COLUMN y INT")
+    waits: list[float] = []
+    outsider.begin()
+    outsider.cursor().execute("SELECT * FROM a")
+
+    def meanwhile() -> None:
+        until = time.monotonic() + 3 * app.migrations.TURN_SECONDS
+        while time.monotonic() < until:
+            began = time.monotonic()
+            database_server.execute("SELECT * FROM a")
+            waits.append(time.monotonic() - began)
+            time.sleep(0.05)
+        outsider.rollback()
+
+    thread = threading.Thread(target=meanwhile)
+    thread.start()
+    assert migrate(app) == ["0002_b.sql"]
+    thread.join()
+    assert app.migrations.TURN_SECONDS / 2 < max(waits) < app.migrations.TURN_SECONDS + 1.5
+
+
+def test_a_table_that_stays_in_use_is_said_when_the_time_is_over(
+    app: types.ModuleType,
+    write: Callable[[str, str], None],
+    database_server: LocalDatabase,
+    outsider: Any,
+) -> None:
+    write("0001_a.sql", "CREATE TABLE a (x INT)")
+    migrate(app)
+    write("0002_b.sql", "ALTER TABLE a ADD COLUMN y INT")
+    outsider.begin()
+    outsider.cursor().execute("SELECT * FROM a")
+    with pytest.raises(app.migrations.MigrationError, match="Lock wait timeout exceeded"):
+        migrate(app, seconds=6)
+    outsider.rollback()
+    assert migrate(app) == ["0002_b.sql"]
+
+
 def test_names_that_leave_the_order_open_are_refused(
     app: types.ModuleType, write: Callable[[str, str], None], tmp_path: Path
 ) -> None:
@@ -261,7 +354,7 @@ def test_two_at_once_apply_everything_once(
 def test_one_that_waits_too_long_for_another_says_so(
     app: types.ModuleType, database_server: LocalDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(app.migrations, "LOCK_SECONDS", 0)
     database_server.execute("SELECT GET_LOCK('shop.migrate', 0)")
     try:
         assert "another migration is running" in refused(app)
@@ -354,7 +447,7 @@ def test_wrong_settings_are_named_all_at_once(
 ) -> None:
     monkeypatch.delenv("APPLICATION_USER")
     monkeypatch.setenv("APPLICATION_MAX_USER_CONNECTIONS", "many")
-    with pytest.raises(app.InvalidSettingError) as refusal:
+    with pytest.raises(app.application_user.InvalidSettingError) as refusal:
         migrate(app)
     assert "APPLICATION_SECRET_ARN, or APPLICATION_USER" in str(refusal.value)
     assert "APPLICATION_MAX_USER_CONNECTIONS must be above 0, and is 'many'" in str(refusal.value)
@@ -365,6 +458,7 @@ def test_the_password_comes_from_the_secret(
     database_server: LocalDatabase,
     monkeypatch: pytest.MonkeyPatch,
     listener: Listener,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Through botocore itself, against a Secrets Manager of ours."""
     secret = {"username": "application", "password": "from-the-secret"}
@@ -376,7 +470,10 @@ def test_the_password_comes_from_the_secret(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    caplog.set_level(logging.DEBUG)  # as AWS_LAMBDA_LOG_LEVEL=DEBUG does
     migrate(app)
+    assert "secretsmanager" in caplog.text  # botocore does log
+    assert "from-the-secret" not in caplog.text
     assert json.loads(listener.requests[0][2])["SecretId"].endswith("secret:app")
     with connect(database_server, "from-the-secret"):
         pass
@@ -486,12 +583,12 @@ def test_a_migration_over_its_time_is_cut_and_answered_in_time(
 def test_work_that_hangs_elsewhere_is_answered_in_time_and_only_once(
     app: types.ModuleType, monkeypatch: pytest.MonkeyPatch, listener: Listener
 ) -> None:
-    def hang() -> str:
+    def hang(*_: object) -> str:
         time.sleep(1)
         return "application"
 
-    monkeypatch.setattr(app, "apply_migrations", lambda _: [])
-    monkeypatch.setattr(app, "set_application_user", hang)
+    monkeypatch.setattr(app.migrations, "apply_new", lambda *_: [])
+    monkeypatch.setattr(app.application_user, "set_users", hang)
     app.lambda_handler(from_cloudformation(listener, "Create"), context(1.4))
     assert listener.answer["Status"] == "FAILED"
     assert "Not done within this function's timeout" in listener.answer["Reason"]
@@ -512,6 +609,23 @@ def test_no_answer_holds_a_password(
     assert "hunter2" not in caplog.text
 
 
+@pytest.mark.parametrize("sql", ["NONSENSE", "SELECT"])
+def test_no_frame_of_an_error_holds_a_password(
+    app: types.ModuleType, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    """Error trackers send each frame's variables, of the errors before it too."""
+    monkeypatch.setenv("APPLICATION_PASSWORD", "hunter2-hunter2")
+    monkeypatch.setattr(app, "GRANTS", {"no_such_table": sql})
+    with pytest.raises(app.migrations.MigrationError) as failure:
+        migrate(app)
+    seen: BaseException | None = failure.value
+    while seen is not None:
+        shown = traceback.TracebackException.from_exception(seen, capture_locals=True)
+        text = "".join(line for line in shown.format(chain=False) if "environ" not in line)
+        assert "hunter2" not in text.replace("monkeypatch", "")
+        seen = seen.__context__
+
+
 def test_an_answer_is_sent_again_when_it_does_not_get_through(listener: Listener) -> None:
     listener.statuses = [503, 500]
     load_function("migrate").lambda_handler(from_cloudformation(listener, "Delete"), context())
@@ -524,11 +638,24 @@ def test_an_answer_that_is_not_taken_is_raised_so_that_lambda_tries_again(
 ) -> None:
     app = load_function("migrate")
     listener.statuses = [status] * 9
-    with pytest.raises(app.UnansweredError):
+    with pytest.raises(app.cloudformation.UnansweredError):
         app.lambda_handler(from_cloudformation(listener, "Delete"), context())
 
 
-def test_an_event_that_cannot_be_answered_is_refused_before_any_work() -> None:
+@pytest.mark.parametrize(
+    ("event", "problem"),
+    [
+        ({"RequestType": "Create"}, "ResponseURL, StackId"),
+        ({**read_event("migrate.create"), "ResponseURL": ["http://127.0.0.1"]}, "ResponseURL"),
+        ({**read_event("migrate.create"), "PhysicalResourceId": "x" * 5000}, "ids fill"),
+        ([], "must be a JSON object"),
+        (None, "must be a JSON object"),
+        ({"action": "rollback"}, "action must be migrate, and is 'rollback'"),
+    ],
+)
+def test_an_event_that_cannot_be_answered_is_refused_before_any_work(
+    event: Any, problem: str
+) -> None:
     app = load_function("migrate")
-    with pytest.raises(app.InvalidEventError, match="ResponseURL, StackId"):
-        app.lambda_handler({"RequestType": "Create"}, context())
+    with pytest.raises(app.cloudformation.InvalidEventError, match=problem):
+        app.lambda_handler(event, context())
