@@ -14,6 +14,11 @@ KEPT_FOR_PEOPLE = 10
 KEPT_FOR_KILLS = 5
 INVOCATIONS_PER_PROXIED_CONNECTION = 4
 SECONDS_A_CONNECTION_IS_HELD = 0.05
+# The usual quotas of an account: Lambda's concurrency, API Gateway's rate and burst.
+CONCURRENCY_OF_AN_ACCOUNT = 1000
+MUST_STAY_UNRESERVED = 100
+REQUESTS_A_SECOND_OF_AN_ACCOUNT = 10_000
+BURST_OF_AN_ACCOUNT = 5_000
 
 
 def functions(resources: Document) -> Document:
@@ -61,13 +66,59 @@ def test_a_larger_class_raises_the_budget_and_never_lowers_it() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_columns_of_a_class_follow_from_each_other(name: str) -> None:
     budget = BUDGETS[name]
-    assert budget.connections_alarm == budget.max_connections * 8 // 10
+    assert budget.connections_alarm == budget.reserved(proxy=False) * 8 // 10
     assert budget.application_max_user_connections == budget.max_connections - KEPT_FOR_PEOPLE
-    assert budget.requests_per_second == round(budget.orders_api / SECONDS_A_CONNECTION_IS_HELD)
     factor = INVOCATIONS_PER_PROXIED_CONNECTION
-    assert budget.orders_api_behind_proxy == factor * budget.orders_api
-    assert budget.stock_worker_behind_proxy == factor * budget.stock_worker
-    assert budget.requests_per_second_behind_proxy == factor * budget.requests_per_second
+    assert budget.orders_api_behind_proxy == min(factor * budget.orders_api, 680)
+    assert budget.stock_worker_behind_proxy == min(factor * budget.stock_worker, 170)
+    for invocations, rate in (
+        (budget.orders_api, budget.requests_per_second),
+        (budget.orders_api_behind_proxy, budget.requests_per_second_behind_proxy),
+    ):
+        served = round(invocations / SECONDS_A_CONNECTION_IS_HELD)
+        assert rate == min(served, REQUESTS_A_SECOND_OF_AN_ACCOUNT)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("proxy", ["false", "true"])
+def test_an_account_of_the_usual_quotas_can_have_every_class(
+    resolve: Resolve, name: str, proxy: str
+) -> None:
+    resources = resolve(DatabaseInstanceClass=name, UseProxy=proxy)
+    reserved = [f["ReservedConcurrentExecutions"] for f in functions(resources).values()]
+    assert sum(reserved) <= CONCURRENCY_OF_AN_ACCOUNT - MUST_STAY_UNRESERVED
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("proxy", ["false", "true"])
+def test_the_api_lets_in_no_burst_that_its_function_has_no_environments_for(
+    resolve: Resolve, name: str, proxy: str
+) -> None:
+    resources = resolve(DatabaseInstanceClass=name, UseProxy=proxy)
+    for api in (r for r in resources.values() if r["Type"] == "AWS::Serverless::HttpApi"):
+        limits = api["Properties"]["DefaultRouteSettings"]
+        called = [f for f in functions(resources).values() if calls_by(f, "HttpApi")]
+        environments = sum(f["ReservedConcurrentExecutions"] for f in called)
+        assert limits["ThrottlingBurstLimit"] <= environments
+        assert limits["ThrottlingBurstLimit"] <= BURST_OF_AN_ACCOUNT
+        assert limits["ThrottlingRateLimit"] <= REQUESTS_A_SECOND_OF_AN_ACCOUNT
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("proxy", ["false", "true"])
+def test_the_connections_alarm_is_within_the_functions_reach(
+    resolve: Resolve, name: str, proxy: str
+) -> None:
+    resources = resolve(DatabaseInstanceClass=name, UseProxy=proxy)
+    reach = sum(f["ReservedConcurrentExecutions"] for f in functions(resources).values())
+    for alarm in (r["Properties"] for r in resources.values() if r["Type"].endswith("::Alarm")):
+        if alarm.get("MetricName") == "DatabaseConnections":
+            assert alarm["Threshold"] < min(reach, BUDGETS[name].max_connections * 80 // 100)
+
+
+def calls_by(function: Document, kind: str) -> bool:
+    """Whether an event of this kind calls it."""
+    return any(event["Type"] == kind for event in function.get("Events", {}).values())
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from deploy.template import ROOT, read_template
 
-ROOTS = ROOT / "layers" / "single_connection" / "single_connection" / "rds_roots"
+ROOTS = ROOT / "layers" / "single_connection" / "src" / "single_connection" / "rds_roots"
 FILES = sorted(ROOTS.glob("*.pem"))
 KINDS = {"RSA2048", "RSA4096", "ECC384"}
 TEN_YEARS = timedelta(days=3653)

@@ -27,6 +27,23 @@ VARIABLES = {
 }
 
 
+def functions(resources: Document) -> Document:
+    return {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+
+
+def is_proxied(function: Document) -> bool:
+    """Whether it takes the address that all functions share, the proxy's if there is one."""
+    return "DATABASE_HOST" not in function.get("Environment", {}).get("Variables", {})
+
+
+def ensure_list(node: str | list[str]) -> list[str]:
+    return [node] if isinstance(node, str) else node
+
+
 def migration(translated: Document) -> Document:
     properties: Document = translated["Resources"]["DatabaseMigration"]["Properties"]
     return properties
@@ -87,7 +104,7 @@ def test_a_changed_function_layer_or_setting_runs_the_migrations_again(
     for change in (
         {"resource": "Migrate", "key": "CodeUri", "value": "changed"},
         {"resource": "SingleConnectionLayer", "key": "ContentUri", "value": "changed"},
-        {"resource": "Migrate", "key": "Timeout", "value": 299},
+        {"resource": "Migrate", "key": "Timeout", "value": 899},
     ):
         properties = resources[change["resource"]]["Properties"]
         original = properties[change["key"]]
@@ -130,19 +147,17 @@ def test_cloudformation_waits_for_all_three_tries_of_migrate(translate: Translat
 
 def test_the_server_forgets_idle_clients_only_after_the_longest_function(resolve: Resolve) -> None:
     resources = resolve()
-    proxied = resolve(UseProxy="true")
-    longest = max(
-        r["Properties"]["Timeout"]
-        for r in resources.values()
-        if r["Type"] == "AWS::Serverless::Function"
-    )
+    longest = max(function["Timeout"] for function in functions(resources).values())
     parameters = resources["DatabaseParameters"]["Properties"]["Parameters"]
-    for limit in (
-        int(parameters["wait_timeout"]),
-        int(parameters["interactive_timeout"]),
-        proxied["DatabaseProxy"]["Properties"]["IdleClientTimeout"],
-    ):
-        assert longest < limit <= 1.2 * longest
+    for limit in (parameters["wait_timeout"], parameters["interactive_timeout"]):
+        assert longest < int(limit) <= 1.2 * longest
+
+
+def test_the_proxy_forgets_idle_clients_only_after_the_longest_function(resolve: Resolve) -> None:
+    resources = resolve(UseProxy="true")
+    longest = max(f["Timeout"] for f in functions(resources).values() if is_proxied(f))
+    limit = resources["DatabaseProxy"]["Properties"]["IdleClientTimeout"]
+    assert longest < limit <= 1.2 * longest
 
 
 def test_the_server_leaves_a_proxys_pool_alone(resolve: Resolve) -> None:
@@ -151,8 +166,42 @@ def test_the_server_leaves_a_proxys_pool_alone(resolve: Resolve) -> None:
 
 
 def test_the_proxy_logs_in_only_once_its_user_is_made(translate: Translate) -> None:
-    targets = translate(UseProxy="true")["Resources"]["DatabaseProxyTargets"]
-    assert targets["DependsOn"] == "DatabaseMigration"
+    resources = translate(UseProxy="true")["Resources"]
+    targets = resources["DatabaseProxyTargets"]
+    assert "DatabaseMigration" in targets["DependsOn"]
+
+
+def test_new_code_waits_for_its_migration(resolve: Resolve) -> None:
+    """A function that reads a column before it is there fails until the migration is done."""
+    for name, function in resolve().items():
+        if function["Type"] == "AWS::Serverless::Function" and name != "Migrate":
+            assert "DatabaseMigration" in ensure_list(function["DependsOn"]), name
+
+
+def test_functions_take_the_proxy_only_once_it_has_its_target(resolve: Resolve) -> None:
+    """And the target waits for the rules of both ways; the old rule goes in the clean-up."""
+    resources = resolve(UseProxy="true")
+    proxied = {n: f for n, f in functions(resources).items() if is_proxied(f)}
+    assert proxied
+    for name, function in proxied.items():
+        assert {"Ref": "DatabaseProxyTargets"} in function["Tags"].values(), name
+        assert "DatabaseFromFunctions" in resources[name]["DependsOn"]
+    rules = {
+        name
+        for name, resource in resources.items()
+        if resource["Type"].startswith("AWS::EC2::SecurityGroup") and "3306" in str(resource)
+        if {"Ref": "ProxySecurityGroup"} in resource["Properties"].values()
+    }
+    assert len(rules) == 3
+    assert rules <= set(resources["DatabaseProxyTargets"]["DependsOn"])
+
+
+def test_no_rule_inside_a_group_depends_on_the_proxy(resolve: Resolve) -> None:
+    """Those change before the functions do: switching UseProxy would cut all of them off."""
+    with_proxy, without = resolve(UseProxy="true"), resolve(UseProxy="false")
+    for name, resource in without.items():
+        if resource["Type"] == "AWS::EC2::SecurityGroup":
+            assert with_proxy[name] == resource, name
 
 
 def test_the_census_spares_every_session_that_may_still_have_an_owner(resolve: Resolve) -> None:
