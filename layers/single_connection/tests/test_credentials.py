@@ -1,7 +1,6 @@
 """A rotation causes no failed invocation, and the password shows nowhere."""
 
 import copy
-import http.server
 import json
 import logging
 import pickle
@@ -17,66 +16,17 @@ from single_connection import CredentialsError, Database, Settings
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, body, function
-
-ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:application-AbCdEf"
-
-
-class SecretsManager(http.server.ThreadingHTTPServer):
-    """As much of it as GetSecretValue is; `secret` is what it says, None is a refusal."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.secret: str | None = "{}"
-        self.reads = 0
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up (a killed environment) is none of ours."""
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: SecretsManager
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.reads += 1
-        if self.server.secret is None:
-            status, said = 400, {"__type": "AccessDeniedException", "message": "no"}
-        else:
-            status, said = 200, {"ARN": ARN, "Name": "s", "SecretString": self.server.secret}
-        content = json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Quiet."""
+from local.secrets_manager import SecretsManager
 
 
 @pytest.fixture
 def secrets() -> Iterator[SecretsManager]:
     with SecretsManager() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+        yield server
 
 
 def environ(world: World, secrets: SecretsManager) -> dict[str, str]:
-    return world.environ(user="", password="", secret_arn=ARN) | {
-        "AWS_ENDPOINT_URL_SECRETS_MANAGER": f"http://127.0.0.1:{secrets.server_address[1]}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    return world.environ(user="", password="") | secrets.environ()
 
 
 def pair(password: str) -> str:

@@ -149,8 +149,9 @@ def _head(head: bytes) -> tuple[int, int]:
     fields: dict[bytes, bytes] = {}
     for line in lines:
         name, _, value = line.partition(b":")
-        # Twice is put together, as HTTP has it: two lengths are no number.
-        fields[name.lower()] = fields.get(name.lower(), b"") + value.strip()
+        # What stands twice is put together, as HTTP has it: two lengths are no number.
+        key = name.lower()
+        fields[key] = fields[key] + b", " + value.strip() if key in fields else value.strip()
     status, length = rest[:3], fields.get(b"content-length", b"")
     if (
         not version.startswith(b"HTTP/1.")

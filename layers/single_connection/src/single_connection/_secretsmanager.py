@@ -195,7 +195,8 @@ def ask_by_boto3(secret_id: str, within: float) -> str | None:
             connect_timeout=wait, read_timeout=wait, retries={"mode": "standard", "max_attempts": 2}
         )
         try:
-            client = boto3.client("secretsmanager", config=config)
+            # Not boto3's own session, which would keep credentials, in a snapshot too.
+            client = boto3.session.Session().client("secretsmanager", config=config)
             with contextlib.closing(client):
                 text = client.get_secret_value(SecretId=secret_id).get("SecretString")
         except ClientError as error:
