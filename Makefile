@@ -51,6 +51,7 @@ format: $(VENV)/installed ## Put the code into its format
 .PHONY: types
 types: $(VENV)/installed ## Types, strict for the layer
 	$(BIN)/mypy
+	$(BIN)/mypy -p single_connection
 
 .PHONY: validate
 validate: $(VENV)/installed .venv-checkov/installed ## The template, by SAM's linter and checkov
@@ -106,23 +107,32 @@ deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for 
 servers: $(VENV)/installed
 	@$(BIN)/python -m local.servers install
 
-$(VENV)/installed: requirements-dev.lock
+$(VENV)/installed: requirements-dev.lock layers/single_connection/pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "No working Python 3.11 or newer with the venv module: install one (Debian: apt-get install python3-venv; macOS: brew install python)" >&2; exit 1; fi
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable layers/single_connection
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable layers/single_connection
 	@touch $@
 
-# Other people's drivers, which some tests and the benchmarks compare with. One of them is compiled:
-# where that fails, the tests that need it say so and are skipped.
-$(VENV)/rivals: requirements-rivals.lock | $(VENV)/installed
-	@if $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-rivals.lock; then touch $@; \
-	else echo "NOT INSTALLED: the drivers of requirements-rivals.lock (Debian: apt-get install libmariadb-dev pkg-config gcc python3-dev, then make test again)" >&2; fi
+# Other people's drivers, which some tests and the benchmarks compare with, one by one: where one
+# cannot be compiled, the tests that need it say so and are skipped, and the others are there.
+define rivals
+mkdir -p build/rivals; rm -f build/rivals/*.txt; missing=; \
+awk '/^[A-Za-z]/ { split($$1, name, "=="); file = "build/rivals/" name[1] ".txt" } { print > file }' requirements-rivals.lock; \
+for file in build/rivals/*.txt; do \
+	$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $$file >$$file.log 2>&1 || missing="$$missing $$(basename $$file .txt)"; \
+done; \
+[ -z "$$missing" ] || { echo "NOT INSTALLED:$$missing, see build/rivals/ (Debian: apt-get install libmariadb-dev pkg-config gcc python3-dev, then make test again)" >&2; false; }
+endef
 
-.venv-3.13/installed: requirements-dev.lock requirements-rivals.lock
+$(VENV)/rivals: requirements-rivals.lock | $(VENV)/installed
+	@if { $(call rivals,$(VENV)); }; then touch $@; fi
+
+.venv-3.13/installed: requirements-dev.lock requirements-rivals.lock layers/single_connection/pyproject.toml
 	$(PYTHON_313) -m venv .venv-3.13
 	.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
-	-.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-rivals.lock
+	.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable layers/single_connection
+	-@$(call rivals,.venv-3.13)
 	@touch $@
 
 # checkov's pins contradict SAM's: it lives by itself.

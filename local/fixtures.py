@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from single_connection import _guard as guard
+from single_connection.testing import unguarded
 
 from local.database import LocalDatabase
 from local.servers import FLAVORS, Flavor, Server, ServerMissingError, require_server
@@ -52,20 +52,11 @@ def need(flavor: Flavor) -> Server:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def guards_of_the_module() -> Iterator[None]:
-    """Handlers that a module loaded guard their database no longer when it is done."""
-    before = list(guard._guards)
-    yield
-    guard._guards[:] = before
-
-
 @pytest.fixture(autouse=True)
-def guards_of_the_test() -> Iterator[None]:
-    """No guard of one test refuses what the next one connects plainly."""
-    before = list(guard._guards)
-    yield
-    guard._guards[:] = before
+def _guards_of_its_own() -> Iterator[None]:
+    """No guard of one test, or of a module, refuses what another test connects plainly."""
+    with unguarded():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ def resumed(door: Door) -> Work:
         )
         with connection, connection.cursor() as cursor:
             cursor.execute(STATEMENT)
-            context.last = context.last or connection._sock.session
+            context.last = context.last or vars(connection)["_sock"].session
             return cursor.fetchone()
 
     return work

@@ -79,7 +79,7 @@ class World:
 
     def close(self) -> None:
         for connection in self._outsiders:
-            connection._force_close()
+            connection._force_close()  # type: ignore[attr-defined] # the stubs lack it
 
 
 @pytest.fixture

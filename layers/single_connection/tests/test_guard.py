@@ -652,7 +652,8 @@ def test_fifty_threads_of_one_invocation_share_its_one_connection(world: World) 
             connection = database.connection()
             with connection.in_use, connection.cursor() as cursor:
                 cursor.execute("SELECT CONNECTION_ID()")
-                numbers.add(cursor.fetchone()[0])
+                [(number,)] = cursor.fetchall()
+                numbers.add(number)
         except Exception as error:
             errors.append(error)
 

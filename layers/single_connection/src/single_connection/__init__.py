@@ -25,6 +25,8 @@ from .errors import (
     SingleConnectionError,
 )
 
+__version__ = "0.2.0"
+
 __all__ = [
     "CommitOutcomeUnknownError",
     "CredentialsError",

@@ -117,7 +117,7 @@ class Guard:
 
     def find_leaks(self) -> list[Leak]:
         """The connections to the database that were not permitted and exist all the same."""
-        return self._finder.find({guard.inode for guard in _guards})
+        return self._finder.find({guard.inode for guard in (self, *_guards)})
 
 
 def caller(*, beside: str | None = None) -> str:

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
+from . import _guard
 from ._database import Database
 from ._settings import Settings
 
-__all__ = ["FakeServer", "LambdaContext", "fake"]
+__all__ = ["FakeServer", "LambdaContext", "fake", "unguarded"]
 
 
 class LambdaContext:
@@ -215,6 +216,22 @@ class _Connection:
 
     def abandon(self) -> None:
         self.open = False
+
+
+@contextlib.contextmanager
+def unguarded() -> Iterator[None]:
+    """For integration tests: inside the block plain connections to the database are let through.
+
+    Prepare tables in it, and look at what a handler did; invoke the handler outside of it, or what
+    is open plainly would be found and ended with the invocation. A `Database` that was made before
+    the block guards nothing until its end, one that is made inside guards only until then.
+    """
+    kept = list(_guard._guards)
+    _guard._guards.clear()
+    try:
+        yield
+    finally:
+        _guard._guards[:] = kept
 
 
 @contextlib.contextmanager
