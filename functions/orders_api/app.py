@@ -1,47 +1,57 @@
 """The shop's HTTP API: products, and orders that take their stock in one transaction.
 
 POST /orders needs an `Idempotency-Key` header. The key is written in the order's own transaction,
-so a client that got no answer asks again with the same key and never orders twice.
+so a client that got no answer asks again with the same key and never orders twice. Orders and keys
+belong to their caller; another's are not there.
 """
 
+import base64
 import hashlib
-import math
+import json
 from collections import Counter
-from datetime import datetime
+from datetime import UTC
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response, content_types
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError, ServiceError
-from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.exceptions import (
+    RequestValidationError,
+    ResponseValidationError,
+)
 from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 from pymysql.cursors import DictCursor
-from single_connection import (
-    CommitOutcomeUnknownError,
-    Database,
-    DatabaseBusyError,
-    DeadlineError,
-)
+from single_connection import Database
+from single_connection.powertools import answer_unavailable
 
 logger = Logger()
 database = Database.from_environment()
 app = APIGatewayHttpResolver(
     enable_validation=True,
-    # An answer of ours that breaks its own schema is our fault, not the client's.
+    # An answer of ours that breaks its own schema is our fault, not the client's: see Errors.
     response_validation_error_http_code=HTTPStatus.INTERNAL_SERVER_ERROR,
 )
 app.configure_openapi(title="Shop", version="1.0.0", description="Products and orders.")
+answer_unavailable(app)
 
 
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_HTTP)
 @database.invocation
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one request of an HTTP API, payload format 2.0."""
-    return app.resolve(event, context)
+    try:
+        readable = with_json_body(event)
+    except ServiceError as error:
+        return {
+            "statusCode": error.status_code,
+            "headers": {"Content-Type": content_types.APPLICATION_JSON},
+            "body": json.dumps({"message": error.msg}),
+        }
+    return app.resolve(readable, context)
 
 
 # ── What goes in and out ──────────────────────────────────────────────────────────────────────
@@ -56,11 +66,12 @@ class Product(BaseModel):
     stock: int
 
 
+# Strict: JSON's true, "10" and 1e6 are no numbers of things.
 class OrderLine(BaseModel):
     """How many of one product. The bounds keep every sum far from the columns' limits."""
 
-    product_id: int = Field(gt=0, lt=2**32)
-    quantity: int = Field(gt=0, le=1_000)
+    product_id: int = Field(strict=True, gt=0, lt=2**32)
+    quantity: int = Field(strict=True, gt=0, le=1_000)
 
 
 class NewOrder(BaseModel):
@@ -70,20 +81,28 @@ class NewOrder(BaseModel):
     lines: list[OrderLine] = Field(min_length=1, max_length=100)
 
 
-class PricedLine(OrderLine):
-    """A line at the price that was paid."""
+class PricedLine(BaseModel):
+    """All that was ordered of one product, at the price that was paid."""
 
+    product_id: int
+    quantity: int
     price_cents: int
 
 
 class Order(BaseModel):
-    """An order as it was placed; `placed_at` is UTC."""
+    """An order as it was placed."""
 
     id: int
     customer: str
-    placed_at: datetime
+    placed_at: AwareDatetime
     lines: list[PricedLine]
     total_cents: int
+
+
+class Problem(BaseModel):
+    """Why it was not done, in a sentence."""
+
+    message: str
 
 
 # Printable, no spaces: a UUID, or an identifier of the client's own.
@@ -92,10 +111,23 @@ IdempotencyKey = Annotated[
 ]
 
 
+def answers(model: Any, *problems: HTTPStatus, created: bool = False) -> dict[int, Any]:
+    """For the API's description: what a route answers, and the ways in which it may not."""
+
+    def answer(status: HTTPStatus, model: Any) -> dict[str, Any]:
+        content = {content_types.APPLICATION_JSON: {"model": model}}
+        return {"description": status.phrase, "content": content}
+
+    done = (HTTPStatus.OK, HTTPStatus.CREATED) if created else (HTTPStatus.OK,)
+    always = (HTTPStatus(status) for status in (422, 500, 503))
+    failed = (*problems, *always)
+    return {s.value: answer(s, model) for s in done} | {s.value: answer(s, Problem) for s in failed}
+
+
 # ── Routes ────────────────────────────────────────────────────────────────────────────────────
 
 
-@app.get("/products")
+@app.get("/products", responses=answers(list[Product]))
 def list_products(
     after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=100)] = 50
 ) -> list[Product]:
@@ -108,7 +140,7 @@ def list_products(
         return [Product(**row) for row in cursor.fetchall()]
 
 
-@app.get("/products/<product_id>")
+@app.get("/products/<product_id>", responses=answers(Product, HTTPStatus.NOT_FOUND))
 def get_product(product_id: int) -> Product:
     """One product."""
     with database.connection().cursor(DictCursor) as cursor:
@@ -121,17 +153,21 @@ def get_product(product_id: int) -> Product:
     return Product(**row)
 
 
-@app.get("/orders/<order_id>")
+@app.get("/orders/<order_id>", responses=answers(Order, HTTPStatus.NOT_FOUND))
 def get_order(order_id: int) -> Order:
-    """One order."""
+    """One order of the caller's."""
     with database.transaction() as cursor:
-        return read_order(cursor, order_id)
+        return read_order(cursor, order_id, caller())
 
 
-@app.post("/orders", status_code=HTTPStatus.CREATED)
+@app.post(
+    "/orders",
+    status_code=HTTPStatus.CREATED,
+    responses=answers(Order, HTTPStatus.CONFLICT, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, created=True),
+)
 def post_order(order: NewOrder, idempotency_key: IdempotencyKey) -> Response[Order]:
     """Place an order: 201; 200 with the same order if this key has placed it before."""
-    placed, is_new = place_order(order, idempotency_key)
+    placed, is_new = place_order(order, caller(), idempotency_key)
     return Response(
         status_code=HTTPStatus.CREATED if is_new else HTTPStatus.OK,
         content_type=content_types.APPLICATION_JSON,
@@ -150,25 +186,51 @@ def get_openapi() -> Response[str]:
     )
 
 
+# ── Who asks ──────────────────────────────────────────────────────────────────────────────────
+
+# An API without IAM, as on one's own machine, has one caller. No ARN looks like this.
+UNSIGNED = "unsigned"
+
+
+def caller() -> str:
+    """The IAM user or role that signed the request, or the Cognito identity behind the role.
+
+    A role's sessions are one caller: their names are chosen by whoever assumes it, and change with
+    each task or instance, which must still find its orders and repeat its keys.
+    """
+    authorizer = app.current_event["requestContext"].get("authorizer") or {}
+    iam = authorizer.get("iam")
+    if iam is None:
+        return UNSIGNED
+    if cognito := iam.get("cognitoIdentity"):
+        return str(cognito["identityId"])  # all who signed in have one role in common
+    arn: str = iam["userArn"]
+    role, _, _session = arn.rpartition("/")
+    return role if ":assumed-role/" in arn else arn
+
+
 # ── The transaction ───────────────────────────────────────────────────────────────────────────
 
 
 @database.transactional
-def place_order(cursor: DictCursor, order: NewOrder, idempotency_key: str) -> tuple[Order, bool]:
-    """The order of this key, and whether it was placed just now; all of it or nothing.
+def place_order(
+    cursor: DictCursor, order: NewOrder, caller: str, idempotency_key: str
+) -> tuple[Order, bool]:
+    """The order of this caller's key, and whether it was placed just now; all of it or nothing.
 
     A refused order is rolled back with its key, so the same key may succeed later.
     """
     request_hash = hashlib.sha256(order.model_dump_json().encode()).hexdigest()
     # Claims the key. The same key at work elsewhere makes this wait for that transaction's end.
     cursor.execute(
-        "INSERT INTO idempotency_keys (idempotency_key, request_hash) VALUES (%s, %s)"
+        "INSERT INTO idempotency_keys (caller, idempotency_key, request_hash) VALUES (%s, %s, %s)"
         " ON DUPLICATE KEY UPDATE order_id = order_id",
-        (idempotency_key, request_hash),
+        (caller, idempotency_key, request_hash),
     )
     cursor.execute(
-        "SELECT request_hash, order_id FROM idempotency_keys WHERE idempotency_key = %s FOR UPDATE",
-        (idempotency_key,),
+        "SELECT request_hash, order_id FROM idempotency_keys"
+        " WHERE caller = %s AND idempotency_key = %s FOR UPDATE",
+        (caller, idempotency_key),
     )
     claim = cursor.fetchone()
     if claim["request_hash"] != request_hash:
@@ -177,17 +239,17 @@ def place_order(cursor: DictCursor, order: NewOrder, idempotency_key: str) -> tu
             "This Idempotency-Key was used for another order. Use a new key for a new order.",
         )
     if claim["order_id"] is not None:
-        return read_order(cursor, claim["order_id"]), False
+        return read_order(cursor, claim["order_id"], caller), False
 
-    order_id = take_stock_and_insert(cursor, order)
+    order_id = take_stock_and_insert(cursor, order, caller)
     cursor.execute(
-        "UPDATE idempotency_keys SET order_id = %s WHERE idempotency_key = %s",
-        (order_id, idempotency_key),
+        "UPDATE idempotency_keys SET order_id = %s WHERE caller = %s AND idempotency_key = %s",
+        (order_id, caller, idempotency_key),
     )
-    return read_order(cursor, order_id), True
+    return read_order(cursor, order_id, caller), True
 
 
-def take_stock_and_insert(cursor: DictCursor, order: NewOrder) -> int:
+def take_stock_and_insert(cursor: DictCursor, order: NewOrder, caller: str) -> int:
     """The id of the new order, whose stock is taken; refused if a product is missing or short."""
     wanted: Counter[int] = Counter()
     for line in order.lines:  # two lines of one product are one
@@ -210,7 +272,9 @@ def take_stock_and_insert(cursor: DictCursor, order: NewOrder) -> int:
                 HTTPStatus.CONFLICT,
                 f"Only {product['stock']} of {product['name']!r} left, {quantity} wanted.",
             )
-    cursor.execute("INSERT INTO orders (customer) VALUES (%s)", (order.customer,))
+    cursor.execute(
+        "INSERT INTO orders (caller, customer) VALUES (%s, %s)", (caller, order.customer)
+    )
     order_id: int = cursor.lastrowid
     cursor.executemany(
         "INSERT INTO order_lines (order_id, product_id, quantity, price_cents)"
@@ -224,9 +288,12 @@ def take_stock_and_insert(cursor: DictCursor, order: NewOrder) -> int:
     return order_id
 
 
-def read_order(cursor: DictCursor, order_id: int) -> Order:
-    """The order as the database has it; `NotFoundError` (404) if it has not."""
-    cursor.execute("SELECT id, customer, placed_at FROM orders WHERE id = %s", (order_id,))
+def read_order(cursor: DictCursor, order_id: int, caller: str) -> Order:
+    """The caller's order as the database has it; `NotFoundError` (404) if there is none of his."""
+    cursor.execute(
+        "SELECT id, customer, placed_at FROM orders WHERE id = %s AND caller = %s",
+        (order_id, caller),
+    )
     order = cursor.fetchone()
     if order is None:
         raise NotFoundError(f"There is no order {order_id}.")
@@ -237,20 +304,51 @@ def read_order(cursor: DictCursor, order_id: int) -> Order:
     )
     lines = [PricedLine(**row) for row in cursor.fetchall()]
     total_cents = sum(line.quantity * line.price_cents for line in lines)
-    return Order(**order, lines=lines, total_cents=total_cents)
+    placed_at = order.pop("placed_at").replace(tzinfo=UTC)  # the column is UTC by its default
+    return Order(**order, placed_at=placed_at, lines=lines, total_cents=total_cents)
 
 
 # ── Errors: one clear sentence under "message" ────────────────────────────────────────────────
 # What is not caught here is a bug: Lambda counts it as an error, API Gateway answers 500.
 
 
-def problem(status: int, message: str, retry_after: float | None = None) -> Response[Any]:
-    """An error's answer; `retry_after` in seconds."""
+def with_json_body(event: dict[str, Any]) -> dict[str, Any]:
+    """The event with its body as plain text of JSON.
+
+    Read here, as Powertools takes a body that is nested too deep, no UTF-8 or of another type for
+    a fault of ours.
+
+    Raises:
+        ServiceError: 415, or 422 with what is wrong.
+    """
+    body = event.get("body")
+    if not body:
+        return event
+    headers = event.get("headers") or {}
+    given = headers.get("content-type") or content_types.APPLICATION_JSON
+    if given.partition(";")[0].strip().lower() != content_types.APPLICATION_JSON:
+        raise ServiceError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "body: must be application/json by its content-type"
+        )
+    try:
+        text = (
+            base64.b64decode(body, validate=True).decode() if event.get("isBase64Encoded") else body
+        )
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ServiceError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"body: is not JSON in UTF-8 that can be read: {error}"
+        ) from error
+    headers = {**headers, "content-type": content_types.APPLICATION_JSON}
+    return {**event, "headers": headers, "body": text, "isBase64Encoded": False}
+
+
+def problem(status: int, message: str) -> Response[Any]:
+    """An error's answer."""
     return Response(
         status_code=status,
         content_type=content_types.APPLICATION_JSON,
-        headers={} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))},
-        body={"message": message},
+        body=Problem(message=message).model_dump(),
     )
 
 
@@ -267,24 +365,7 @@ def refuse_input(error: RequestValidationError) -> Response[Any]:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(problems))
 
 
-@app.exception_handler([DatabaseBusyError, DeadlineError])
-def ask_to_retry(error: DatabaseBusyError | DeadlineError) -> Response[Any]:
-    """The database is full or slow; nothing was written."""
-    logger.warning("Answered 503", exc_info=error)
-    return problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "The shop is very busy. Nothing was changed; try again shortly.",
-        retry_after=getattr(error, "retry_after", 1),
-    )
-
-
-@app.exception_handler(CommitOutcomeUnknownError)
-def ask_to_retry_with_the_same_key(error: CommitOutcomeUnknownError) -> Response[Any]:
-    """The connection broke during COMMIT: only the key can tell whether the order was placed."""
-    logger.error("Commit outcome unknown", exc_info=error)
-    return problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "It is unknown whether the order was placed. Send it again with the same Idempotency-Key: "
-        "that is safe, and answers with the order.",
-        retry_after=1,
-    )
+@app.exception_handler(ResponseValidationError)
+def be_a_bug(error: ResponseValidationError) -> Response[Any]:
+    """Raised on, or Powertools would answer in a form of its own, and no alarm would ring."""
+    raise error

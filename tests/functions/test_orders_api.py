@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import threading
 import time
 import types
+from datetime import UTC, datetime
 from typing import Any
 
 import pymysql
 import pytest
+from aws_lambda_powertools.event_handler.openapi.exceptions import ResponseValidationError
 from single_connection import CommitOutcomeUnknownError
 from single_connection.testing import fake
 
@@ -98,6 +102,97 @@ def test_the_api_describes_itself_without_a_database() -> None:
     ]
 
 
+def test_the_description_says_all_that_is_answered() -> None:
+    _, openapi = answer(load_function("orders_api"), request("GET", "/openapi.json"))
+    answered = {
+        f"{method} {path}": sorted(operation["responses"])
+        for path, operations in openapi["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert answered == {
+        "get /products": ["200", "422", "500", "503"],
+        "get /products/{product_id}": ["200", "404", "422", "500", "503"],
+        "get /orders/{order_id}": ["200", "404", "422", "500", "503"],
+        "post /orders": ["200", "201", "409", "415", "422", "500", "503"],
+    }
+    assert openapi["components"]["schemas"]["Problem"]["required"] == ["message"]
+
+
+def test_a_time_says_that_it_is_utc(app: types.ModuleType, shop: LocalDatabase) -> None:
+    _, placed = answer(app, request("POST", "/orders", order((PLATE, 1))))
+    [row] = shop.execute("SELECT placed_at FROM orders")
+    assert placed["placed_at"].endswith("Z")
+    assert datetime.fromisoformat(placed["placed_at"]) == row["placed_at"].replace(tzinfo=UTC)
+
+
+# ── Whose order it is ─────────────────────────────────────────────────────────────────────────
+
+ALICE = {"userArn": "arn:aws:iam::111111111111:user/shop/alice"}
+BOB = {"userArn": "arn:aws:iam::111111111111:user/shop/bob"}
+TASK_1 = {"userArn": "arn:aws:sts::111111111111:assumed-role/Checkout/task-1"}
+TASK_2 = {"userArn": "arn:aws:sts::111111111111:assumed-role/Checkout/task-2"}
+REFUNDS = {"userArn": "arn:aws:sts::111111111111:assumed-role/Refunds/task-1"}
+ELSEWHERE = {"userArn": "arn:aws:sts::222222222222:assumed-role/Checkout/task-1"}
+VISITOR = {
+    "userArn": "arn:aws:sts::111111111111:assumed-role/Visitors/CognitoIdentityCredentials",
+    "cognitoIdentity": {"identityId": "us-east-1:11111111-aaaa"},
+}
+OTHER_VISITOR = {**VISITOR, "cognitoIdentity": {"identityId": "us-east-1:22222222-bbbb"}}
+
+
+def by(iam: dict[str, Any] | None, event: dict[str, Any]) -> dict[str, Any]:
+    """The event as that caller's."""
+    event["requestContext"]["authorizer"] = {"iam": iam}
+    if iam is None:
+        del event["requestContext"]["authorizer"]
+    return event
+
+
+@pytest.mark.parametrize(
+    ("owner", "another"),
+    [
+        (ALICE, BOB),
+        (TASK_1, REFUNDS),
+        (TASK_1, ELSEWHERE),
+        (VISITOR, OTHER_VISITOR),
+        (None, ALICE),
+        (ALICE, None),
+    ],
+)
+def test_another_callers_order_is_not_there_and_his_key_is_another_key(
+    app: types.ModuleType,
+    shop: LocalDatabase,
+    owner: dict[str, Any] | None,
+    another: dict[str, Any] | None,
+) -> None:
+    status, placed = answer(app, by(owner, request("POST", "/orders", order((PLATE, 1)))))
+    assert status == 201
+    path = f"/orders/{placed['id']}"
+    assert answer(app, by(owner, request("GET", path))) == (200, placed)
+    missing = answer(app, by(another, request("GET", path)))
+    assert missing == (404, {"message": f"There is no order {placed['id']}."})
+    status, other = answer(app, by(another, request("POST", "/orders", order((PLATE, 2)))))
+    assert status == 201
+    assert other["id"] != placed["id"]
+    assert answer(app, by(owner, request("POST", "/orders", order((PLATE, 1))))) == (200, placed)
+    assert stock(shop, PLATE) == 77
+
+
+def test_sessions_of_one_role_are_one_caller(app: types.ModuleType) -> None:
+    """A task that was replaced repeats the order of the one before, and gets that order."""
+    event = request("POST", "/orders", order((PLATE, 1)))
+    status, placed = answer(app, by(TASK_1, event))
+    assert (status, answer(app, by(TASK_2, event))) == (201, (200, placed))
+
+
+def test_what_was_placed_before_there_were_callers_belongs_to_those_without_iam(
+    app: types.ModuleType, shop: LocalDatabase
+) -> None:
+    shop.execute("INSERT INTO orders (customer) VALUES ('Ada')")
+    assert answer(app, by(None, request("GET", "/orders/1")))[0] == 200
+    assert answer(app, by(ALICE, request("GET", "/orders/1")))[0] == 404
+
+
 # ── Placing an order ──────────────────────────────────────────────────────────────────────────
 
 
@@ -122,6 +217,15 @@ def test_two_lines_of_one_product_are_one(app: types.ModuleType, shop: LocalData
     assert [line["quantity"] for line in placed["lines"]] == [12]
 
 
+def test_the_most_that_can_be_ordered_is_answered_as_it_was_written(
+    app: types.ModuleType, shop: LocalDatabase
+) -> None:
+    shop.execute("UPDATE products SET stock = 100000")
+    status, placed = answer(app, request("POST", "/orders", order(*[(PLATE, 1000)] * 100)))
+    assert (status, placed["lines"][0]["quantity"]) == (201, 100_000)
+    assert answer(app, request("GET", f"/orders/{placed['id']}")) == (200, placed)
+
+
 @pytest.mark.parametrize(
     ("body", "place"),
     [
@@ -129,6 +233,15 @@ def test_two_lines_of_one_product_are_one(app: types.ModuleType, shop: LocalData
         (order((PLATE, 0)), "body.lines.0.quantity"),
         (order((PLATE, 1), (PLATE, -1)), "body.lines.1.quantity"),
         (order((PLATE, 10**12)), "body.lines.0.quantity"),
+        ('{"customer": "A", "lines": [{"product_id": 1, "quantity": 1e2}]}', "body.lines.0."),
+        ('{"customer": "A", "lines": [{"product_id": 1, "quantity": "1_0"}]}', "body.lines.0."),
+        ('{"customer": "A", "lines": [{"product_id": 1, "quantity": true}]}', "body.lines.0."),
+        ('{"customer": "A", "lines": [{"product_id": true, "quantity": 1}]}', "body.lines.0."),
+        ('{"customer": "A", "lines": [{"product_id": 1, "quantity": NaN}]}', "body.lines.0."),
+        ('{"customer": "A", "x": ' + "9" * 5000 + "}", "body: is not JSON"),
+        ("[" * 5_000 + "]" * 5_000, "body: is not JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "body: is not JSON"),
+        ("\ufeff{}", "body: is not JSON"),
         (order((0, 1)), "body.lines.0.product_id"),
         (order((2**40, 1)), "body.lines.0.product_id"),
         (order((PLATE, 1), customer=""), "body.customer"),
@@ -147,6 +260,55 @@ def test_a_bad_order_is_422_naming_the_place_and_needs_no_database(
     assert status == 422
     assert set(problem) == {"message"}
     assert problem["message"].startswith(place)
+
+
+@pytest.mark.parametrize(
+    "body", ["!!!", "abc", b"\xff\xfe\x00\x01", '{"customer": "é"}'.encode("latin-1"), b"[" * 5_000]
+)
+def test_a_body_that_is_no_json_in_utf_8_is_422_and_needs_no_database(body: str | bytes) -> None:
+    encoded = body if isinstance(body, str) else base64.b64encode(body).decode()
+    event = {**request("POST", "/orders", encoded), "isBase64Encoded": True}
+    status, problem = answer(load_function("orders_api"), event)
+    assert status == 422
+    assert problem["message"].startswith("body: is not JSON in UTF-8")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/xml",
+        "application/jsonx",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "multipart/form-data; boundary=x",
+        "\0;;=,",
+    ],
+)
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_body_of_another_type_is_415_and_needs_no_database(
+    content_type: str, encoded: bool
+) -> None:
+    event = {**request("POST", "/orders", order((PLATE, 1))), "isBase64Encoded": encoded}
+    event["headers"]["content-type"] = content_type
+    status, problem = answer(load_function("orders_api"), event)
+    assert status == 415
+    assert problem == {"message": "body: must be application/json by its content-type"}
+
+
+@pytest.mark.parametrize("content_type", [None, "", "APPLICATION/JSON", "application/json;x=y"])
+@pytest.mark.parametrize("encoded", [True, False])
+def test_json_is_json_however_it_is_sent(
+    app: types.ModuleType, content_type: str | None, encoded: bool
+) -> None:
+    event = {**request("POST", "/orders", order((PLATE, 1))), "isBase64Encoded": encoded}
+    event["headers"]["content-type"] = content_type
+    if content_type is None:
+        del event["headers"]["content-type"]
+    if encoded:
+        event["body"] = base64.b64encode(event["body"].encode()).decode()
+    assert answer(app, event)[0] == 201
 
 
 @pytest.mark.parametrize("key", [None, "", "short", "with spaces in it", "x" * 65, "ключ-ключ"])
@@ -309,6 +471,27 @@ def test_a_lock_held_too_long_is_503_and_changes_nothing(
     assert [count(shop, table) for table in ("orders", "idempotency_keys")] == [0, 0]
 
 
+def test_a_session_lost_before_commit_is_503_and_the_same_request_succeeds(
+    app: types.ModuleType, shop: LocalDatabase
+) -> None:
+    event = request("POST", "/orders", order((PLATE, 1)))
+    shop.execute("START TRANSACTION")
+    shop.execute("SELECT id FROM products WHERE id = %s FOR UPDATE", PLATE)
+
+    def end_it() -> None:
+        wait_until(lambda: any("FOR UPDATE" in (s.info or "") for s in shop.sessions()))
+        shop.execute(f"KILL {shop.sessions()[0].id}")
+
+    killer = threading.Thread(target=end_it)
+    killer.start()
+    got = app.lambda_handler(event, context())
+    killer.join()
+    shop.execute("ROLLBACK")
+    assert (got["statusCode"], got["headers"]["Retry-After"]) == (503, "1")
+    assert [count(shop, table) for table in ("orders", "idempotency_keys")] == [0, 0]
+    assert answer(app, event)[0] == 201
+
+
 def test_a_commit_of_unknown_outcome_asks_for_the_same_key_again(
     app: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,3 +510,11 @@ def test_a_bug_is_an_error_of_the_function(app: types.ModuleType) -> None:
         server.answer("FROM products", error=pymysql.err.ProgrammingError(1146, "no such table"))
         with pytest.raises(pymysql.err.ProgrammingError):
             app.lambda_handler(request("GET", "/products"), context())
+
+
+def test_an_answer_that_breaks_its_own_schema_is_an_error_of_the_function(
+    app: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "Product", lambda **row: row["name"])
+    with pytest.raises(ResponseValidationError):
+        app.lambda_handler(request("GET", "/products"), context())
