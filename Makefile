@@ -69,9 +69,27 @@ endif
 
 # One thing at a time -------------------------------------------------------------------------------
 
+# DEBUG counts only where it is given here: as a variable it often belongs to another tool.
 .PHONY: invoke
-invoke: $(VENV)/installed ## Invoke one function: make invoke FUNCTION=orders_api EVENT=events/….json
-	@$(BIN)/python -m local.invoke "$(FUNCTION)" "$(EVENT)"
+invoke: $(VENV)/installed ## Invoke one function: make invoke FUNCTION=orders_api EVENT=products [DEBUG=1]
+	@$(BIN)/python -m local.invoke "$${FUNCTION-}" "$${EVENT-}" \
+		--debug "$(if $(filter command,$(firstword $(origin DEBUG))),$(DEBUG))"
+
+.PHONY: database
+database: $(VENV)/installed ## Start a database that stays, for invoke, serve and sql [SERVER=mysql]
+	@$(BIN)/python -m local.keep start $(if $(SERVER),--server $(SERVER))
+
+.PHONY: database-stop
+database-stop: $(VENV)/installed ## Stop it; its data stays
+	@$(BIN)/python -m local.keep stop
+
+.PHONY: database-remove
+database-remove: $(VENV)/installed ## Stop it and take its data away
+	@$(BIN)/python -m local.keep remove
+
+.PHONY: sql
+sql: $(VENV)/installed ## A client on that database [QUERY="SELECT 1"]
+	@$(BIN)/python -m local.sql $${QUERY:+"$$QUERY"}
 
 .PHONY: local
 local: $(VENV)/installed ## MySQL in Docker, migrated, for `sam local` (DATABASE=host: one on this machine)

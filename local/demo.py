@@ -25,16 +25,10 @@ from rich.table import Table
 
 from local.database import LocalDatabase, LocalDatabaseError
 from local.environment import Answer, Environment, run
+from local.events import EVENTS, InputError, read_event
 from local.facts import facts
-from local.invoke import (
-    EVENTS,
-    MAX_CONNECTIONS,
-    InputError,
-    MigrationError,
-    database_environ,
-    migrate,
-    read_event,
-)
+from local.invoke import MAX_CONNECTIONS
+from local.migration import MigrationError, database_environ, migrate
 from local.servers import Server, ServerMissingError, any_server
 from local.template import Function, TemplateError, read_functions
 

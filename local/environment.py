@@ -36,6 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from local.debug import DEBUG_SECONDS, Debug, terminal_for
 from local.runtime_api import PAYLOAD_LIMIT, Invocation, RefusedError, RuntimeApi
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,19 +95,29 @@ class _Process:
     Built on pidfd rather than asyncio's child watcher, which takes a thread per process on 3.11.
     """
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        directory: Path,
+        *,
+        at_terminal: bool = False,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._log = bytearray()
         self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
+        self._terminal = contextlib.ExitStack()
+        # The answer has standard output to itself.
+        output = sys.stderr.fileno() if at_terminal else write_end
         try:
             self._popen = subprocess.Popen(
                 _dying_with_us(command),
                 env=dict(environ),
                 cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
+                stdin=None if at_terminal else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 process_group=0,
             )
         except OSError:
@@ -115,6 +126,8 @@ class _Process:
         finally:
             os.close(write_end)
         self.pid = self._popen.pid
+        if at_terminal:
+            self._terminal.enter_context(terminal_for(self.pid))
         self.max_memory_mb = 0
         self.exited: asyncio.Future[int] = loop.create_future()
         self._pidfd = os.pidfd_open(self.pid)
@@ -154,6 +167,7 @@ class _Process:
         return self.max_memory_mb
 
     def close(self) -> None:
+        self._terminal.close()
         self._drain()
         if self._pipe >= 0:
             asyncio.get_running_loop().remove_reader(self._pipe)
@@ -189,6 +203,7 @@ class Environment:
         python: the interpreter; it must have awslambdaric.
         name: the function's name; the folder's by default.
         init_limit: seconds until the runtime must have asked for its first invocation.
+        debug: how somebody steps through it; then neither limit of time holds.
     """
 
     def __init__(
@@ -202,6 +217,7 @@ class Environment:
         python: str = sys.executable,
         name: str | None = None,
         init_limit: float = INIT_LIMIT,
+        debug: Debug | None = None,
     ) -> None:
         if not hasattr(os, "pidfd_open"):
             raise UnsupportedSystemError(
@@ -214,12 +230,13 @@ class Environment:
                 f"{self.function_dir} is no folder; expected the one that holds the handler"
             )
         self.handler = handler
-        self.timeout = timeout
+        self.timeout = DEBUG_SECONDS if debug else timeout
         self.memory = memory
         self.name = name or self.function_dir.name
         self._environ = dict(environ or {})
         self._python = python
-        self._init_limit = init_limit
+        self._init_limit = DEBUG_SECONDS if debug else init_limit
+        self._debug = debug
         self._api = RuntimeApi(self)
         self._process: _Process | None = None
         self._ready: asyncio.Future[tuple[bytes, str] | None] | None = None
@@ -298,8 +315,13 @@ class Environment:
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         self._ready = loop.create_future()
-        command = (self._python, "-m", "awslambdaric", self.handler)
-        process = _Process(command, self._variables(), self.function_dir)
+        python = self._debug.command(self._python) if self._debug else [self._python]
+        process = _Process(
+            [*python, "-m", "awslambdaric", self.handler],
+            self._variables(),
+            self.function_dir,
+            at_terminal=self._debug is not None and self._debug.port is None,
+        )
         self._process = process
         watcher = asyncio.create_task(self._watch(process))
         self._watchers.add(watcher)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from samtranslator.yaml_helper import yaml_parse
 
+from local.debug import Debug
 from local.environment import ROOT, Environment
 
 TEMPLATE = ROOT / "template.yaml"
@@ -49,7 +50,7 @@ class Function:
     reserved_concurrency: int | None
     environ: Mapping[str, str]
 
-    def environment(self, environ: Mapping[str, str]) -> Environment:
+    def environment(self, environ: Mapping[str, str], *, debug: Debug | None = None) -> Environment:
         """An execution environment of it; `environ` wins over the template's variables."""
         return Environment(
             self.directory,
@@ -58,6 +59,7 @@ class Function:
             timeout=self.timeout,
             memory=self.memory,
             name=self.name,
+            debug=debug,
         )
 
 

@@ -162,7 +162,7 @@ def measure(
         "success": successes / max(1, successes + failures),
         "throughput": throughput,
         "attempts": sample.attempts / successes if successes else None,
-        "peak": database.status("Max_used_connections") - _observers(database),
+        "peak": database.status("Max_used_connections") - database.observer.counted,
         "held": held,
         "held_spread": statistics.pstdev(sample.held) if sample.held else None,
         "of_possible": throughput * held / LIMIT if held else None,
@@ -175,11 +175,6 @@ def measure(
     if successes:
         figures["of_fifo"] = figures["p99"] * throughput / callers
     return figures
-
-
-def _observers(database: LocalDatabase) -> int:
-    """Connections of our own that the server counts: MySQL's admin port, not MariaDB's extra."""
-    return 1 if database.server.flavor == "mysql" else 0
 
 
 def middle(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:

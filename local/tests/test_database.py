@@ -17,7 +17,8 @@ import pymysql
 import pytest
 
 from local.certificates import write_certificates
-from local.database import LocalDatabase, LocalDatabaseError, prepare
+from local.database import LocalDatabase, LocalDatabaseError
+from local.prepared import prepare
 from local.servers import Server, find_servers, how_to_install
 
 ROOT = Path(__file__).resolve().parents[2]

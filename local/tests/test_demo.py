@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from local.database import LocalDatabase
 from local.demo import Case, Line, invoke_case, is_right, matches, problem_of, read_cases, verdict
 from local.environment import ROOT, Answer
-from local.invoke import InputError
+from local.events import InputError
 from local.servers import find_servers
 from local.template import Function, read_functions
 

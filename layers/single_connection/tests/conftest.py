@@ -57,7 +57,7 @@ class World:
         """Somebody else's session, by the observer's door: it counts nowhere, nobody guards it."""
         connection = pymysql.connect(
             host="127.0.0.1",
-            port=self.server._observer_port,
+            port=self.server.observer.port,
             user="observer",
             password=self.server._passwords["observer"],
             database=self.server.name,
