@@ -1,17 +1,24 @@
 """`make invoke`: what Lambda would print, and one clear sentence for each bad input."""
 
+import contextlib
 import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from local.environment import ROOT, Answer
-from local.invoke import callers_environ, log_lines, main
+from local.events import EVENTS, event_names, read_event
+from local.invoke import callers_environ, main
+from local.kept import KeptDatabase
+from local.logs import log_lines, readable
 from local.servers import ServerMissingError, find_servers
 from local.template import Function
 
@@ -62,7 +69,10 @@ def test_a_timeout_has_its_own_line_and_status() -> None:
     ("arguments", "said"),
     [
         (["no_such"], "no function is called 'no_such'; template.yaml has: connection_census, "),
-        (["orders_api", "nowhere.json"], "there is no event file nowhere.json"),
+        (["orders_api", "nowhere.json"], "no event nowhere.json; orders_api has: malformed_body, "),
+        (["orders_api", "{oops"], "the event is no JSON: Expecting property name"),
+        (["orders_api", "products", "--debug", "maybe"], "DEBUG is 1 for this terminal, or a port"),
+        (["orders_api", "products", "--debug", "80"], "DEBUG is 1 for this terminal, or a port"),
         (["orders_api", str(ROOT / "template.yaml")], "template.yaml is no JSON: Expecting value"),
         (["orders_api", str(ROOT)], "cannot be read"),
     ],
@@ -86,27 +96,114 @@ def test_without_a_server_it_says_how_to_get_one(
 
     monkeypatch.delenv("DATABASE_HOST", raising=False)
     monkeypatch.setattr("local.invoke.any_server", cannot)
-    assert main(["orders_api"]) == 2
+    monkeypatch.setattr("local.invoke.KeptDatabase.running", lambda: None)
+    assert main(["orders_api", "products"]) == 2
     assert "run `make install-mariadb`" in capsys.readouterr().err
 
 
-def test_a_function_error_is_exit_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")  # so that no server is started
+@pytest.fixture
+def someone_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The caller's own database, as far as a function needs one that does not connect."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")
+        monkeypatch.setenv("DATABASE_PORT", str(listener.getsockname()[1]))
+        yield
+
+
+@pytest.mark.usefixtures("someone_listens")
+def test_a_function_error_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["migrate", BAD_EVENT]) == 1
     output = capsys.readouterr()
     assert json.loads(output.out)["errorType"] == "InvalidEventError"
     assert re.search(r"^REPORT RequestId: .*Init Duration: ", output.err, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("someone_listens")
 def test_the_event_may_come_from_standard_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")
     monkeypatch.setattr("sys.stdin", io.StringIO('{"action": "dance"}'))
     assert main(["migrate", "-"]) == 1
     assert "dance" in json.loads(capsys.readouterr().out)["errorMessage"]
+
+
+@pytest.mark.parametrize("port", ["1", "70000", "many"])
+def test_a_wrong_port_is_said_within_two_seconds(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")
+    monkeypatch.setenv("DATABASE_PORT", port)
+    started = time.monotonic()
+    assert main(["orders_api", "products"]) == 2
+    assert time.monotonic() - started < 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"invoke: no database answers at 127.0.0.1:{port} (")
+    assert said.count("\n") == 1
+
+
+def test_a_host_that_says_nothing_is_given_up_after_two_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as deaf:  # bound, full, and nobody accepts
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        with contextlib.ExitStack() as held:
+            for _ in range(4):
+                client = held.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(deaf.getsockname())
+            monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")
+            monkeypatch.setenv("DATABASE_PORT", str(deaf.getsockname()[1]))
+            started = time.monotonic()
+            assert main(["orders_api", "products"]) == 2
+            assert time.monotonic() - started < 3
+
+
+def test_an_event_goes_by_its_short_name_its_file_name_or_a_path() -> None:
+    wanted = json.loads((EVENTS / "orders_api.place.json").read_text())
+    for given in ("place", "place.json", "orders_api.place", str(EVENTS / "orders_api.place.json")):
+        assert read_event(given, "orders_api") == wanted
+    assert read_event(' {"id": 3}', "orders_api") == {"id": 3}
+    assert "place" in event_names("orders_api")
+
+
+def test_without_an_event_it_lists_those_of_the_function_and_without_one_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["OrdersApi"]) == 0
+    assert re.match(r"orders_api: .*\bplace, place_again, ", capsys.readouterr().out)
+    assert main([]) == 0
+    listed = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert {"orders_api", "migrate"} <= set(listed)
+
+
+def test_a_traceback_inside_a_line_of_json_is_written_out_below_it() -> None:
+    powertools = {
+        "level": "ERROR",
+        "message": "Answered 503",
+        "exception": "Traceback (most recent call last):\n  File \"app.py\"\nKeyError: 'é'",
+        "stack_trace": {"type": "KeyError"},
+    }
+    runtime = {
+        "level": "ERROR",
+        "errorType": "KeyError",
+        "errorMessage": "'x'",
+        "stackTrace": ['  File "app.py", line 1, in f\n', "    g()\n"],
+    }
+    log = f"plain\n{json.dumps(powertools)}\n{json.dumps(runtime)}\n{{no json"
+    assert readable(log).split("\n") == [
+        "plain",
+        '{"level": "ERROR", "message": "Answered 503"}',
+        "    Traceback (most recent call last):",
+        '      File "app.py"',
+        "    KeyError: 'é'",
+        '{"level": "ERROR", "errorType": "KeyError", "errorMessage": "\'x\'"}',
+        "    Traceback (most recent call last):",
+        '      File "app.py", line 1, in f',
+        "        g()",
+        "    KeyError: 'x'",
+        "{no json",
+    ]
 
 
 def test_only_database_settings_of_the_caller_reach_the_function() -> None:
@@ -118,6 +215,8 @@ def test_only_database_settings_of_the_caller_reach_the_function() -> None:
 def test_a_throw_away_database_is_there_migrated_and_gone_afterwards() -> None:
     if not find_servers():
         pytest.skip("no database server: run `make install-mariadb`")
+    if KeptDatabase.running():
+        pytest.skip("a database that stays is running: `make database-stop`")
     environ = {name: value for name, value in os.environ.items() if "DATABASE" not in name}
     done = subprocess.run(
         [sys.executable, "-m", "local.invoke", "orders_api", "events/orders_api.products.json"],

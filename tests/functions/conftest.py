@@ -81,7 +81,7 @@ def outsider(database_server: LocalDatabase) -> Iterator[Any]:
     """Somebody else's plain session, by the observer's port, which no guard is about."""
     connection = pymysql.connect(
         host="127.0.0.1",
-        port=database_server._observer_port,
+        port=database_server.observer.port,
         user="observer",
         password=database_server._passwords["observer"],
         database=database_server.name,
