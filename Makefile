@@ -115,7 +115,7 @@ build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
 deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for the other section
 	$(BIN)/python -m deploy.preflight --environment $(ENVIRONMENT)
 	$(BIN)/sam deploy --config-env $(ENVIRONMENT) \
-		--parameter-overrides $$(cat build/preflight/$(ENVIRONMENT).parameters) $(DEPLOY_FLAGS)
+		--parameter-overrides file://build/preflight/$(ENVIRONMENT).yaml $(DEPLOY_FLAGS)
 
 # Installed things ----------------------------------------------------------------------------------
 

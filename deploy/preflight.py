@@ -3,23 +3,23 @@
     python -m deploy.preflight --environment dev
 
 Every question is optional: where the answer may not be read, the table says so and what is assumed.
-A deployment that would fail is refused in one sentence. What it chose instead of the template's
-defaults is written to build/preflight/<environment>.parameters, for
-`sam deploy --parameter-overrides`.
+A deployment that would fail is refused in one sentence. What it chose is written to
+build/preflight/<environment>.yaml, for `sam deploy --parameter-overrides file://…`.
 """
 
 import argparse
+import json
+import re
 import sys
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deploy.settings import SettingsError, read_environment
 from deploy.template import ROOT, Budget, read_budgets, read_template
 
 BUILD = ROOT / "build" / "preflight"
@@ -32,8 +32,11 @@ DEFAULT_VPCS_PER_REGION = 5
 SIBLINGS = {"db.t2.": "db.t4g.", "db.t3.": "db.t4g.", "db.t4g.": "db.t3."}
 # States of a stack that CloudFormation does not update.
 DEAD_STATES = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
-# RDS allows 63 characters, and the log groups' names need the stack's to be in lower case.
-LONGEST_STACK_NAME = 63
+# RDS's pattern for the name of an instance, which is the stack's; in lower case, because RDS writes
+# it so, and the log groups carry it.
+INSTANCE_NAME = re.compile(r"[a-z](-?[a-z0-9]){0,62}")
+# What an account on the free plan is allowed (FreeTierRestrictionError).
+FREE_PLAN_RETENTION_DAYS = 1
 
 Answer = TypeVar("Answer")
 
@@ -52,6 +55,7 @@ class Preflight:
     parameters: dict[str, str]  # what samconfig.toml overrides
     template: Mapping[str, Any]
     rows: list[tuple[str, str]] = field(default_factory=list)
+    deployed: dict[str, str] = field(default_factory=dict)  # what the stack has now
 
     def run(self) -> dict[str, str]:
         """The parameters to deploy with.
@@ -61,12 +65,14 @@ class Preflight:
         """
         self._check_name()
         self._check_identity()
-        existing = self._find_stack()
+        new = self._find_stack() is None
         self._check_prefix_list()
         self._choose_class()
+        self._check_plan()
         self._check_parameters()
-        self._choose_reservation(existing)
-        if existing is None:
+        self._choose_reservation()
+        if new:
+            self._check_names_are_free()
             self._check_vpcs()
         return self.parameters
 
@@ -88,7 +94,9 @@ class Preflight:
         return None
 
     def _parameter(self, name: str) -> str:
-        return self.parameters.get(name, str(self.template["Parameters"][name].get("Default", "")))
+        """What the stack will have: `sam deploy` keeps what it has and nobody overrides."""
+        default = str(self.template["Parameters"][name].get("Default", ""))
+        return self.parameters.get(name, self.deployed.get(name, default))
 
     def _budget(self, name: str) -> Budget:
         budgets = read_budgets(self.template)
@@ -100,11 +108,11 @@ class Preflight:
         return budgets[name]
 
     def _check_name(self) -> None:
-        if self.stack != self.stack.lower() or len(self.stack) > LONGEST_STACK_NAME:
+        if not INSTANCE_NAME.fullmatch(self.stack):
             raise RefusedError(
-                f"The stack is called {self.stack!r}; the database takes its name, so it must be "
-                f"in lower case and at most {LONGEST_STACK_NAME} characters: change stack_name in "
-                "samconfig.toml."
+                f"The stack is called {self.stack!r}; the database takes its name, so it must be a "
+                "lower-case letter and then lower-case letters, digits and single hyphens, 63 "
+                "characters at most and no hyphen at the end: change stack_name in samconfig.toml."
             )
 
     def _check_identity(self) -> None:
@@ -138,13 +146,34 @@ class Preflight:
                 self._say("Stack", f"{self.stack}, new")
             return None
         status = stack["StackStatus"]
+        self._refuse_state(status)
+        self._say("Stack", f"{self.stack}, {status}")
+        if status == "REVIEW_IN_PROGRESS":  # a change set that nobody executed: nothing is there
+            return None
+        self.deployed.update(
+            (p["ParameterKey"], p["ParameterValue"]) for p in stack.get("Parameters", ())
+        )
+        return stack
+
+    def _refuse_state(self, status: str) -> None:
         if status in DEAD_STATES:
             raise RefusedError(
                 f"The stack {self.stack} is in state {status}, which CloudFormation cannot update: "
-                f"delete it first (`sam delete --stack-name {self.stack}`)."
+                f"delete it first (`sam delete --stack-name {self.stack}`). If its database is "
+                "protected, that needs `aws rds modify-db-instance --db-instance-identifier "
+                f"{self.stack} --no-deletion-protection --apply-immediately` before."
             )
-        self._say("Stack", f"{self.stack}, {status}")
-        return stack
+        if status == "UPDATE_ROLLBACK_FAILED":
+            raise RefusedError(
+                f"The stack {self.stack} could not go back to what it was (UPDATE_ROLLBACK_FAILED):"
+                " remove the cause that its events name, then `aws cloudformation "
+                f"continue-update-rollback --stack-name {self.stack}`, then run this again."
+            )
+        if status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
+            raise RefusedError(
+                f"Something else is at work on the stack {self.stack} ({status}): wait until it "
+                "has ended, then run this again."
+            )
 
     def _check_prefix_list(self) -> None:
         known = self.template["Mappings"]["S3PrefixLists"].get(self.region, {}).get("Id")
@@ -170,7 +199,7 @@ class Preflight:
         wanted = self._parameter("DatabaseInstanceClass")
         candidates = [wanted]
         for prefix, other in SIBLINGS.items():
-            if wanted.startswith(prefix):
+            if wanted.startswith(prefix) and not self.deployed:
                 candidates.append(wanted.replace(prefix, other))
         version = self._default_version()
         for name in candidates:
@@ -260,7 +289,34 @@ class Preflight:
             )
         self._say("Parameters", f"all {len(group['Parameters'])} may be set in {family}")
 
-    def _choose_reservation(self, existing: Mapping[str, Any] | None) -> None:
+    def _check_plan(self) -> None:
+        """The free plan refuses what costs more than its credits are meant for."""
+        answer = self._ask(
+            "Plan",
+            "freetier:GetAccountPlanState",
+            lambda: self.client("freetier").get_account_plan_state(),
+        )
+        if answer is None:
+            return
+        if answer["accountPlanType"] != "FREE":
+            self._say("Plan", "paid")
+            return
+        provisioned = self._budget(self._parameter("DatabaseInstanceClass")).provisioned
+        if not provisioned.endswith(".micro"):
+            raise RefusedError(
+                f"The account is on the free plan, where RDS makes no {provisioned}: choose a "
+                "micro class, or upgrade the account's plan."
+            )
+        said = "free, which allows micro classes and one day of backups"
+        if int(self._parameter("BackupRetentionInDays")) > FREE_PLAN_RETENTION_DAYS:
+            self.parameters["BackupRetentionInDays"] = str(FREE_PLAN_RETENTION_DAYS)
+            said += ": BackupRetentionInDays will be 1"
+        self._say("Plan", said)
+
+    def _choose_reservation(self) -> None:
+        if self.parameters.get("ReserveConcurrency") == "false":
+            self._say("Concurrency", "nothing is reserved, as samconfig.toml says")
+            return
         answer = self._ask(
             "Concurrency",
             "lambda:GetAccountSettings",
@@ -271,7 +327,7 @@ class Preflight:
         proxy = self._parameter("UseProxy") == "true"
         needed = self._budget(self._parameter("DatabaseInstanceClass")).reserved(proxy=proxy)
         free = answer["AccountLimit"]["UnreservedConcurrentExecutions"] - MUST_STAY_UNRESERVED
-        free += self._already_reserved(existing)
+        free += self._already_reserved()
         enough = free >= needed
         quota = answer["AccountLimit"]["ConcurrentExecutions"]
         said = f"{needed} of the account's {quota} will be reserved"
@@ -282,18 +338,48 @@ class Preflight:
                 "alone protects the database"
             )
         self._say("Concurrency", said)
-        if not enough:
-            self.parameters["ReserveConcurrency"] = "false"
+        # Said each time: a parameter that is not named keeps the value that the stack has.
+        self.parameters["ReserveConcurrency"] = "true" if enough else "false"
 
-    def _already_reserved(self, existing: Mapping[str, Any] | None) -> int:
+    def _already_reserved(self) -> int:
         """What the deployed stack gives back when it is updated."""
-        if existing is None:
+        name = self.deployed.get("DatabaseInstanceClass", "")
+        reserves = self.deployed.get("ReserveConcurrency") == "true"
+        if not reserves or name not in read_budgets(self.template):
             return 0
-        given = {p["ParameterKey"]: p["ParameterValue"] for p in existing.get("Parameters", ())}
-        name = given.get("DatabaseInstanceClass", "")
-        if given.get("ReserveConcurrency") != "true" or name not in read_budgets(self.template):
-            return 0
-        return self._budget(name).reserved(proxy=given.get("UseProxy") == "true")
+        return self._budget(name).reserved(proxy=self.deployed.get("UseProxy") == "true")
+
+    def _check_names_are_free(self) -> None:
+        """A new stack makes an instance and log groups of its own name."""
+
+        def find_instance() -> bool:
+            try:
+                self.client("rds").describe_db_instances(DBInstanceIdentifier=self.stack)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") == "DBInstanceNotFound":
+                    return False
+                raise
+            return True
+
+        if self._ask("Names", "rds:DescribeDBInstances", find_instance):
+            raise RefusedError(
+                f"There is a database instance called {self.stack} already, which this stack would "
+                "be the second to make: choose another stack_name in samconfig.toml."
+            )
+        prefix = f"/aws/rds/instance/{self.stack}/"
+        answer = self._ask(
+            "Names",
+            "logs:DescribeLogGroups",
+            lambda: self.client("logs").describe_log_groups(logGroupNamePrefix=prefix),
+        )
+        if answer and answer["logGroups"]:
+            names = [group["logGroupName"] for group in answer["logGroups"]]
+            removal = "; ".join(f"aws logs delete-log-group --log-group-name {n}" for n in names)
+            raise RefusedError(
+                f"An earlier database called {self.stack} left its logs behind, and this stack "
+                f"would make the same log groups: remove them (`{removal}`), or choose another "
+                "stack_name in samconfig.toml."
+            )
 
     def _check_vpcs(self) -> None:
         answer = self._ask(
@@ -317,21 +403,6 @@ class Preflight:
                 f"ask Service Quotas for more ({code})."
             )
         self._say("VPCs", f"{used} of {most} taken")
-
-
-def read_environment(path: Path, environment: str) -> tuple[str, dict[str, str]]:
-    """Stack name and parameter overrides of one section of samconfig.toml."""
-    config = tomllib.loads(path.read_text(encoding="utf-8"))
-    deployed = [n for n, section in config.items() if n != "version" and "deploy" in section]
-    if environment not in deployed:
-        raise RefusedError(
-            f"samconfig.toml deploys no {environment!r}; expected one of {', '.join(deployed)}."
-        )
-    section = config[environment]
-    overrides = section["deploy"]["parameters"].get("parameter_overrides", "")
-    pairs = (pair.partition("=") for pair in overrides.split())
-    stack = section["global"]["parameters"]["stack_name"]
-    return stack, {name: value for name, _, value in pairs}
 
 
 def connect(profile: str | None, region: str | None) -> tuple[Callable[[str], Any], str]:
@@ -360,19 +431,22 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     rows: list[tuple[str, str]] = []
     try:
-        stack, parameters = read_environment(ROOT / "samconfig.toml", given.environment)
-        client, region = connect(given.profile, given.region)
-        chosen = Preflight(client, region, stack, parameters, read_template(), rows).run()
-    except RefusedError as error:
+        wanted = read_environment(ROOT, given.environment)
+        client, region = connect(given.profile or wanted.profile, given.region or wanted.region)
+        template = read_template()
+        chosen = Preflight(
+            client, region, wanted.stack, dict(wanted.parameters), template, rows
+        ).run()
+    except (RefusedError, SettingsError) as error:
         print_table(rows)
         print(f"Not deployed. {error}", file=sys.stderr)
         return 1
     print_table(rows)
-    text = " ".join(f"{name}={value}" for name, value in chosen.items())
-    target = BUILD / f"{given.environment}.parameters"
+    target = BUILD / f"{given.environment}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text + "\n", encoding="utf-8")
-    print(f"\nsam deploy --config-env {given.environment} --parameter-overrides {text}")
+    target.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
+    said = " ".join(f"{name}={value!r}" for name, value in chosen.items())
+    print(f"\nsam deploy --config-env {given.environment} --parameter-overrides {said}")
     return 0
 
 

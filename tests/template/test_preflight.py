@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.stub import Stubber
+from samcli.cli.types import CfnParameterOverridesType
 
 from deploy import preflight
-from deploy.preflight import Preflight, RefusedError, read_environment
+from deploy.preflight import Preflight, RefusedError
+from deploy.settings import SettingsError, read_environment
 from deploy.template import ROOT, read_template
 from tests.template.conftest import Document
 
@@ -59,6 +62,23 @@ PARAMETERS = {
     }
 }
 VPCS = {"Vpcs": [{"VpcId": "vpc-0a1b2c3d", "CidrBlock": "172.31.0.0/16", "IsDefault": True}]}
+SERVICES = (
+    "sts",
+    "cloudformation",
+    "ec2",
+    "rds",
+    "lambda",
+    "service-quotas",
+    "freetier",
+    "logs",
+)
+# No new network, no new names: not asked.
+UPDATE: dict[str, Any] = {
+    "describe_vpcs": [],
+    "get_service_quota": [],
+    "describe_db_instances": [],
+    "describe_log_groups": [],
+}
 NO_STACK = ("ValidationError", "Stack with id single-connection-dev does not exist")
 
 
@@ -89,6 +109,10 @@ def settings(quota: int, unreserved: int) -> Document:
     }
 
 
+def plan(kind: str) -> Document:
+    return {"accountId": "123456789012", "accountPlanType": kind, "accountPlanStatus": "ACTIVE"}
+
+
 def stack(status: str, **parameters: str) -> Document:
     return {
         "Stacks": [
@@ -109,8 +133,9 @@ class Cloud:
     """AWS, as far as each answer was told beforehand; an unexpected question fails the test."""
 
     def __init__(self, clients: dict[str, Any]) -> None:
-        self.client = clients.__getitem__
-        self.stubs = {name: Stubber(client) for name, client in clients.items()}
+        every = {**clients, **make_clients(set(SERVICES) - clients.keys())}
+        self.client = every.__getitem__
+        self.stubs = {name: Stubber(client) for name, client in every.items()}
 
     def answers(self, service: str, operation: str, answer: Any) -> None:
         if isinstance(answer, tuple):
@@ -128,8 +153,11 @@ class Cloud:
             ("rds", "describe_db_engine_versions"): VERSION,
             ("ec2", "describe_availability_zones"): ZONES,
             ("rds", "describe_orderable_db_instance_options"): options("db.t3.micro", "a", "b"),
+            ("freetier", "get_account_plan_state"): plan("PAID"),
             ("rds", "describe_engine_default_parameters"): PARAMETERS,
             ("lambda", "get_account_settings"): settings(1000, 1000),
+            ("rds", "describe_db_instances"): ("DBInstanceNotFound", "not found"),
+            ("logs", "describe_log_groups"): {"logGroups": []},
             ("ec2", "describe_vpcs"): VPCS,
             ("service-quotas", "get_service_quota"): {"Quota": {"Value": 5.0}},
         }
@@ -139,12 +167,15 @@ class Cloud:
         return self
 
 
+def make_clients(names: set[str]) -> dict[str, Any]:
+    session: Any = boto3.Session("AKIAIOSFODNN7EXAMPLE", "x", region_name="us-east-1")
+    return {name: session.client(name) for name in sorted(names)}
+
+
 @pytest.fixture(scope="module")
 def clients() -> dict[str, Any]:
     """Making clients takes half a second, so they are made once."""
-    session: Any = boto3.Session("AKIAIOSFODNN7EXAMPLE", "x", region_name="us-east-1")
-    names = ("sts", "cloudformation", "ec2", "rds", "lambda", "service-quotas")
-    return {name: session.client(name) for name in names}
+    return make_clients(set(SERVICES))
 
 
 @pytest.fixture
@@ -162,13 +193,14 @@ def ask(cloud: Cloud, template: Document, **parameters: str) -> Preflight:
 
 def test_a_deployment_of_the_defaults_goes_ahead(cloud: Cloud, template: Document) -> None:
     asked = ask(cloud.willing(), template, DatabaseInstanceClass="db.t2.micro")
-    assert asked.run() == {"DatabaseInstanceClass": "db.t2.micro"}
+    assert asked.run() == {"DatabaseInstanceClass": "db.t2.micro", "ReserveConcurrency": "true"}
     assert dict(asked.rows) == {
         "Who": "arn:aws:iam::123456789012:user/someone, account 123456789012",
         "Where": "us-east-1",
         "Stack": "single-connection-dev, new",
         "S3 prefix list": "pl-63a5400a, as in the template",
         "Database": "db.t3.micro, which db.t2.micro stands for, MySQL 8.4.10: can be ordered",
+        "Plan": "paid",
         "Parameters": "all 10 may be set in mysql8.4",
         "Concurrency": "49 of the account's 1000 will be reserved",
         "VPCs": "1 of 5 taken",
@@ -188,7 +220,7 @@ def test_a_hundred_invocations_stay_unreserved(
     cloud: Cloud, template: Document, unreserved: int, reserves: bool
 ) -> None:
     cloud.willing(get_account_settings=[settings(1000, unreserved)])
-    assert ("ReserveConcurrency" not in ask(cloud, template).run()) is reserves
+    assert (ask(cloud, template).run()["ReserveConcurrency"] == "true") is reserves
 
 
 def test_what_the_stack_itself_has_reserved_counts_as_free(
@@ -203,16 +235,81 @@ def test_what_the_stack_itself_has_reserved_counts_as_free(
     cloud.willing(
         describe_stacks=[deployed],
         get_account_settings=[settings(149, 100)],
-        describe_vpcs=[],  # no new network: not asked
-        get_service_quota=[],
+        **UPDATE,
     )
-    assert ask(cloud, template).run() == {}
+    assert ask(cloud, template).run() == {"ReserveConcurrency": "true"}
+
+
+def test_a_reservation_comes_back_once_the_account_has_room(
+    cloud: Cloud, template: Document
+) -> None:
+    """SAM keeps the value of a parameter that is not named, so it has to be named each time."""
+    cloud.willing(describe_stacks=[stack("UPDATE_COMPLETE", ReserveConcurrency="false")], **UPDATE)
+    assert ask(cloud, template).run() == {"ReserveConcurrency": "true"}
+
+
+def test_a_reservation_that_samconfig_declines_is_not_made(
+    cloud: Cloud, template: Document
+) -> None:
+    asked = ask(cloud.willing(get_account_settings=[]), template, ReserveConcurrency="false")
+    assert asked.run() == {"ReserveConcurrency": "false"}
+    assert dict(asked.rows)["Concurrency"] == "nothing is reserved, as samconfig.toml says"
+
+
+def test_a_database_that_was_enlarged_is_counted_as_it_is_and_not_made_smaller(
+    cloud: Cloud, template: Document
+) -> None:
+    cloud.willing(
+        describe_stacks=[stack("UPDATE_COMPLETE", DatabaseInstanceClass="db.t3.small")],
+        describe_orderable_db_instance_options=[options("db.t3.small", "a")],
+        **UPDATE,
+    )
+    asked = ask(cloud, template)
+    assert "DatabaseInstanceClass" not in asked.run()
+    assert dict(asked.rows)["Concurrency"] == "113 of the account's 1000 will be reserved"
+
+
+def test_a_database_that_is_there_never_becomes_its_sibling(
+    cloud: Cloud, template: Document
+) -> None:
+    cloud.willing(
+        describe_stacks=[stack("UPDATE_COMPLETE", DatabaseInstanceClass="db.t3.micro")],
+        describe_orderable_db_instance_options=[options("db.t3.micro")],
+        **UPDATE,
+    )
+    with pytest.raises(RefusedError, match=r"offers no db.t3.micro"):
+        ask(cloud, template).run()
+
+
+def test_the_free_plan_gets_the_one_day_of_backups_that_it_allows(
+    cloud: Cloud, template: Document
+) -> None:
+    cloud.willing(get_account_plan_state=[plan("FREE")])
+    asked = ask(cloud, template, BackupRetentionInDays="30")
+    assert asked.run()["BackupRetentionInDays"] == "1"
+    assert "BackupRetentionInDays will be 1" in dict(asked.rows)["Plan"]
+
+
+def test_the_free_plan_makes_no_larger_database(cloud: Cloud, template: Document) -> None:
+    cloud.willing(
+        get_account_plan_state=[plan("FREE")],
+        describe_orderable_db_instance_options=[options("db.t3.small", "a")],
+    )
+    with pytest.raises(RefusedError, match="where RDS makes no"):
+        ask(cloud, template, DatabaseInstanceClass="db.t3.small").run()
+
+
+def test_what_the_template_says_by_itself_is_allowed_on_the_free_plan(
+    template: Document,
+) -> None:
+    assert template["Parameters"]["BackupRetentionInDays"]["Default"] == 1
+    assert template["Parameters"]["DatabaseInstanceClass"]["Default"].endswith(".micro")
 
 
 def test_a_proxys_larger_reservation_is_asked_for(cloud: Cloud, template: Document) -> None:
     cloud.willing(get_account_settings=[settings(250, 250)])
     chosen = ask(cloud, template, UseProxy="true").run()
-    assert chosen == {"UseProxy": "true", "ReserveConcurrency": "false"}
+    assert chosen == {"UseProxy": "true", "ReserveConcurrency": "false"}  # 250 are not enough
 
 
 def test_where_t3_is_not_offered_t4g_is_taken(cloud: Cloud, template: Document) -> None:
@@ -223,7 +320,7 @@ def test_where_t3_is_not_offered_t4g_is_taken(cloud: Cloud, template: Document) 
             options("db.t4g.micro", "a"),
         ],
     )
-    assert ask(cloud, template).run() == {"DatabaseInstanceClass": "db.t4g.micro"}
+    assert ask(cloud, template).run()["DatabaseInstanceClass"] == "db.t4g.micro"
 
 
 def test_a_class_offered_in_other_zones_only_is_refused(cloud: Cloud, template: Document) -> None:
@@ -284,10 +381,48 @@ def test_a_region_without_a_prefix_list_says_which_line_to_add(
         ask(cloud.willing(), template).run()
 
 
-def test_a_stack_in_capitals_is_refused(cloud: Cloud, template: Document) -> None:
-    capitals = Preflight(cloud.client, "us-east-1", "Shop", {}, template)
-    with pytest.raises(RefusedError, match="'Shop'; the database takes its name"):
-        capitals.run()
+@pytest.mark.parametrize("name", ["Shop", "a--b", "x-", "-x", "1a", "a_b", "a" * 64, ""])
+def test_a_name_that_rds_refuses_is_refused(cloud: Cloud, template: Document, name: str) -> None:
+    with pytest.raises(RefusedError, match=f"'{name}'; the database takes its name"):
+        Preflight(cloud.client, "us-east-1", name, {}, template).run()
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback --stack-name single-connection-dev"),
+        ("DELETE_FAILED", "--no-deletion-protection --apply-immediately"),
+        ("ROLLBACK_FAILED", "--no-deletion-protection --apply-immediately"),
+        ("UPDATE_IN_PROGRESS", "wait until it has ended"),
+        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "wait until it has ended"),
+    ],
+)
+def test_a_stack_that_cannot_be_updated_is_refused_with_the_way_out(
+    cloud: Cloud, template: Document, status: str, advice: str
+) -> None:
+    with pytest.raises(RefusedError, match=f"(?s){status}.*{advice}"):
+        ask(cloud.willing(describe_stacks=[stack(status)]), template).run()
+
+
+def test_a_change_set_that_nobody_executed_is_no_stack(cloud: Cloud, template: Document) -> None:
+    ask(cloud.willing(describe_stacks=[stack("REVIEW_IN_PROGRESS")]), template).run()
+
+
+def test_an_instance_of_the_stacks_name_is_refused(cloud: Cloud, template: Document) -> None:
+    cloud.willing(
+        describe_db_instances=[{"DBInstances": [{"DBInstanceIdentifier": "single-connection-dev"}]}]
+    )
+    with pytest.raises(RefusedError, match="a database instance called single-connection-dev"):
+        ask(cloud, template).run()
+
+
+def test_log_groups_that_an_earlier_database_left_are_refused(
+    cloud: Cloud, template: Document
+) -> None:
+    left = "/aws/rds/instance/single-connection-dev/error"
+    cloud.willing(describe_log_groups=[{"logGroups": [{"logGroupName": left}]}])
+    with pytest.raises(RefusedError, match=f"delete-log-group --log-group-name {left}"):
+        ask(cloud, template).run()
 
 
 def test_someone_unknown_is_refused(cloud: Cloud, template: Document) -> None:
@@ -306,6 +441,9 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(cloud: Cloud, template:
         describe_orderable_db_instance_options=denied,
         describe_engine_default_parameters=denied,
         get_account_settings=[("AccessDeniedException", "not authorized")],
+        get_account_plan_state=[("AccessDeniedException", "not authorized")],
+        describe_db_instances=denied,
+        describe_log_groups=[("AccessDeniedException", "not authorized")],
         describe_vpcs=denied,
         get_service_quota=[],
     )
@@ -319,6 +457,8 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(cloud: Cloud, template:
         "Zones",
         "Database",
         "Parameters",
+        "Plan",
+        "Names",
         "Concurrency",
         "VPCs",
     }
@@ -333,15 +473,54 @@ def test_an_unknown_quota_is_taken_for_the_usual_five(cloud: Cloud, template: Do
 
 
 def test_every_environment_of_samconfig_can_be_asked_about() -> None:
-    name, parameters = read_environment(ROOT / "samconfig.toml", "prod")
-    assert name == "single-connection-prod"
-    assert parameters["ProtectDatabase"] == "true"
+    prod = read_environment(ROOT, "prod")
+    assert prod.stack == "single-connection-prod"
+    assert prod.parameters["ProtectDatabase"] == "true"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        # What `sam deploy --guided` writes, what a person writes, and SAM's two newer forms.
+        r'"DatabaseInstanceClass=\"db.t3.small\" AlarmEmail=\"\""',
+        r'"DatabaseInstanceClass=db.t3.small AlarmEmail=\"\""',
+        r'["DatabaseInstanceClass=db.t3.small", "AlarmEmail=\"\""]',
+        '{DatabaseInstanceClass = "db.t3.small", AlarmEmail = ""}',
+    ],
+)
+def test_a_samconfig_that_sam_wrote_itself_is_read_as_sam_reads_it(
+    tmp_path: Path, written: str
+) -> None:
+    """It has the stack's name and the region in the section of deploy."""
+    text = f"""version = 0.1
+[default.deploy.parameters]
+stack_name = "mine"
+region = "eu-central-1"
+confirm_changeset = true
+parameter_overrides = {written}
+image_repositories = []
+"""
+    (tmp_path / "samconfig.toml").write_text(text, encoding="utf-8")
+    read = read_environment(tmp_path, "default")
+    assert (read.stack, read.region) == ("mine", "eu-central-1")
+    assert read.parameters == {"DatabaseInstanceClass": "db.t3.small", "AlarmEmail": ""}
+
+
+def test_a_samconfig_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "samconfig.toml").write_text("version = 0.1\n[default", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"samconfig\.toml cannot be read: .*line 2"):
+        read_environment(tmp_path, "default")
+
+
+def test_no_section_makes_a_database_smaller_that_was_enlarged_by_hand() -> None:
+    for environment in ("default", "prod"):
+        assert "DatabaseInstanceClass" not in read_environment(ROOT, environment).parameters
 
 
 def test_an_environment_that_samconfig_lacks_is_refused() -> None:
     for unknown in ("staging", "host", "version"):
-        with pytest.raises(RefusedError, match=f"no '{unknown}'; expected one of default, prod"):
-            read_environment(ROOT / "samconfig.toml", unknown)
+        with pytest.raises(SettingsError, match=f"no '{unknown}'; expected one of default, prod"):
+            read_environment(ROOT, unknown)
 
 
 def test_the_command_writes_the_parameters_it_chose(
@@ -351,9 +530,10 @@ def test_the_command_writes_the_parameters_it_chose(
     monkeypatch.setattr(preflight, "connect", lambda *_: (cloud.client, "us-east-1"))
     monkeypatch.setattr(preflight, "BUILD", tmp_path)
     assert preflight.main([]) == 0
-    written = (tmp_path / "default.parameters").read_text(encoding="utf-8")
-    assert written == "DatabaseInstanceClass=db.t2.micro ReserveConcurrency=false\n"
-    assert f"--parameter-overrides {written}" in capsys.readouterr().out
+    # As SAM reads it on the command line of `make deploy`.
+    read = CfnParameterOverridesType().convert((f"file://{tmp_path}/default.yaml",), None, None)
+    assert read == {"ReserveConcurrency": "false"}
+    assert "--parameter-overrides ReserveConcurrency='false'" in capsys.readouterr().out
 
 
 def test_a_refused_command_fails_in_one_sentence(

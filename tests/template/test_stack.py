@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from deploy.settings import read_environment
 from deploy.template import ROOT, TEMPLATE
 from tests.template.conftest import Document, Resolve, Translate
 
@@ -309,8 +310,12 @@ def test_samconfig_names_only_what_the_template_and_the_repository_have(
         deploy = section["deploy"]["parameters"]
         assert deploy["resolve_s3"] is True
         assert deploy["fail_on_empty_changeset"] is False
-        for override in deploy["parameter_overrides"].split():
-            name, _, value = override.partition("=")
+        # SAM's key is the folder alone, and does not know which Python compiled the layer.
+        assert section["build"]["parameters"]["cached"] is False
+    # Express mode ends before a database takes connections.
+    assert config["default"]["sync"]["parameters"]["express"] is False
+    for environment in ("default", "prod"):
+        for name, value in read_environment(ROOT, environment).parameters.items():
             parameter = template["Parameters"][name]
             allowed = map(str, parameter.get("AllowedValues", [value]))
             assert value in allowed
