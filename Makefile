@@ -52,10 +52,12 @@ format: $(VENV)/installed ## Put the code into its format
 types: $(VENV)/installed ## Types, strict for the layer
 	$(BIN)/mypy
 	$(BIN)/mypy -p single_connection
+	$(BIN)/mypy examples/existing-database/app.py
 
 .PHONY: validate
 validate: $(VENV)/installed .venv-checkov/installed ## The template, by SAM's linter and checkov
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(BIN)/sam validate --lint
+	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(BIN)/sam validate --lint --template examples/existing-database/template.yaml
 	.venv-checkov/bin/checkov --config-file .checkov.yaml
 
 .PHONY: test-3.13
@@ -117,6 +119,18 @@ deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for 
 	$(BIN)/sam deploy --config-env $(ENVIRONMENT) \
 		--parameter-overrides file://build/preflight/$(ENVIRONMENT).yaml $(DEPLOY_FLAGS)
 
+.PHONY: package
+package: $(VENV)/installed .venv-release/installed ## The layer by itself: wheel, sdist, zip for Lambda, bill of materials
+	@[ -z "$(TAG)" ] || grep -qx '__version__ = "$(TAG:v%=%)"' layers/single_connection/src/single_connection/__init__.py || \
+		{ echo "$(TAG) is not the package's version: see __version__ in its __init__.py" >&2; exit 1; }
+	rm -rf build/package
+	$(BIN)/python -m build --no-isolation --outdir build/package layers/single_connection
+	$(MAKE) --no-print-directory -C layers/single_connection layer-zip DIST="$(CURDIR)/build/package" \
+		PYTHON="$(CURDIR)/$(BIN)/python" PYTHON_313="$(PYTHON_313)"
+	.venv-release/bin/cyclonedx-py requirements layers/single_connection/requirements.txt \
+		--pyproject layers/single_connection/pyproject.toml --mc-type library --output-reproducible \
+		--output-file build/package/single_connection.cdx.json
+
 # Installed things ----------------------------------------------------------------------------------
 
 # One is enough: the tests of a missing one are skipped, loudly. MySQL is unpacked into build/ (80 MB
@@ -159,13 +173,23 @@ $(VENV)/rivals: requirements-rivals.lock | $(VENV)/installed
 	.venv-checkov/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-checkov.lock
 	@touch $@
 
+# What writes the bill of materials, with all that needs, is installed for a release only.
+.venv-release/installed: requirements-release.lock
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-release.lock
+	@touch $@
+
 .PHONY: lock
 lock: $(VENV)/installed ## Resolve the dependencies of pyproject.toml anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
-		--group functions --group local --group check pyproject.toml -o requirements-dev.lock
+		--group pyproject.toml:functions --group pyproject.toml:local --group pyproject.toml:check \
+		layers/single_connection/pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
-		--group rivals -c requirements-dev.lock pyproject.toml -o requirements-rivals.lock
+		--group pyproject.toml:rivals -c requirements-dev.lock \
+		layers/single_connection/pyproject.toml -o requirements-rivals.lock
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
+		--group pyproject.toml:release -o requirements-release.lock
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
 		requirements-checkov.in -o requirements-checkov.lock
 
@@ -181,4 +205,4 @@ lock: $(VENV)/installed ## Resolve the dependencies of pyproject.toml anew
 
 .PHONY: clean
 clean: ## Remove everything that was installed or built
-	rm -rf build .aws-sam .venv .venv-3.13 .venv-checkov .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build .aws-sam .venv .venv-3.13 .venv-checkov .venv-release .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache

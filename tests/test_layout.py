@@ -60,6 +60,7 @@ def owner(path: Path) -> str:
 MAY_IMPORT = {
     "single_connection": {"single_connection"},
     "functions": {"single_connection"},
+    "examples": {"single_connection"},
     "deploy": {"deploy"},
     "local": {"single_connection", "local"},
     "lab": {"single_connection", "local", "lab"},

@@ -1,6 +1,7 @@
 """The workflows run what everybody runs, and hold no key."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,37 @@ def test_the_checks_are_everybodys() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yaml").read_text(encoding="utf-8"))
     steps = workflow["jobs"]["check"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["make check", "make demo"]
+
+
+def test_a_release_is_checked_built_as_by_hand_and_attested_whole() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text(encoding="utf-8"))
+    assert workflow[True]["push"].keys() == {"tags"}
+    steps = workflow["jobs"]["release"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands[0] == "make check"
+    assert commands[1].startswith("make package TAG=")
+    [attested] = [step["with"] for step in steps if "attest" in step.get("uses", "")]
+    assert attested["subject-path"] == "build/package/*"
+    assert commands[2].endswith(attested["subject-path"])
+
+
+def test_a_tag_that_is_not_the_packages_version_is_refused() -> None:
+    made = subprocess.run(
+        [
+            "make",
+            "--silent",
+            "package",
+            "TAG=v0.0.1",
+            "-o.venv/installed",
+            "-o.venv-release/installed",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode != 0
+    assert "v0.0.1 is not the package's version" in made.stderr
 
 
 def test_dependabot_looks_where_there_is_something_to_update() -> None:
