@@ -105,6 +105,10 @@ experiment: $(VENV)/installed ## 200 warm environments against 65 connections, w
 bench: $(VENV)/installed $(VENV)/rivals servers ## What a connection costs, against six others
 	$(BIN)/python -m lab.connect
 
+.PHONY: bench-cold
+bench-cold: build $(VENV)/installed servers ## CPU until the first answer of a cold start, against the documented way
+	PYTHON_313="$(PYTHON_313)" $(BIN)/python -m lab.connect.cold_start
+
 .PHONY: bench-overload
 bench-overload: $(VENV)/installed $(VENV)/rivals servers ## Up to ten times more callers than connections
 	$(BIN)/python -m lab.overload

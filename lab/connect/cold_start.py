@@ -1,173 +1,205 @@
-"""What the layer adds to a cold start: CPU time of a new process, against `import pymysql` alone.
+"""CPU until the first answer of a new process: this layer beside what is documented.
 
-Fresh processes, in turn, with compiled modules on disk as in Lambda after the first import. CPU
-time, not wall time: it scales with the share of a core that Lambda gives (1,769 MB is one, AWS
-Lambda Developer Guide, "Configure Lambda function memory"). The scaled figures are an estimate.
+`make bench-cold` measures the artifacts that `sam build` makes, on Lambda's Python, with the secret
+read from a stand-in for Secrets Manager and a real MySQL behind TLS. Sides take turns. CPU (user
+and system), not wall time: Lambda gives a share of a core, and CPU scales with it.
+
+The interpreter runs without `site` (-S), whose .pth files may import half of what is measured
+before it is, and writes no byte code (-B), as in Lambda, whose disk is read-only.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-BUILD = Path("build/bench")
-FULL_CORE_MB = 1769
-MEMORY_MB = (128, 256, 512, FULL_CORE_MB)
-LIMIT_MS = 15.0
+from lab.connect import cold_report
+from local.certificates import write_certificates
+from local.database import LocalDatabase
+from local.environment import ROOT, run
+from local.facts import facts
+from local.invoke import migrate
+from local.secrets_manager import SecretsManager
+from local.servers import any_server, find_servers
+from local.template import find_function
 
-# CPU time is read inside, so that the interpreter's own start is in every figure alike.
-END = "\nimport time; print(time.process_time())"
-ENVIRON = {
-    "DATABASE_HOST": "127.0.0.1",
-    "DATABASE_NAME": "shop",
-    "DATABASE_USER": "application",
-    "DATABASE_PASSWORD": "password",
-    "AWS_REGION": "eu-west-1",
-}
-PROGRAMS = {
+OUTPUT = ROOT / "build" / "bench"
+ARTIFACTS = ROOT / ".aws-sam" / "build"
+LAYER = ARTIFACTS / "SingleConnectionLayer" / "python"
+HANDLERS = Path(__file__).parent / "cold"
+# What Lambda's runtime brings itself, with its byte code.
+RUNTIME = ("boto3", "botocore", "s3transfer", "urllib3", "jmespath", "dateutil", "six.py")
+
+PROGRAM = """
+import time
+from {module} import lambda_handler
+imported = time.process_time()
+{between}
+class Context:
+    function_name = "cold"
+    function_version = "$LATEST"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:cold"
+    aws_request_id = "00000000-0000-4000-8000-000000000000"
+    log_group_name = log_stream_name = "cold"
+    def get_remaining_time_in_millis(self):
+        return 20000
+answer = lambda_handler({event!r}, Context())
+done = time.process_time()
+assert answer is not None and answer.get("statusCode", 200) < 300, answer
+print(imported, done)
+"""
+# In place of a function: what is imported, and nothing called.
+IMPORTS = {
     "python": "",
     "pymysql": "import pymysql",
     "layer": "from single_connection import Database\nDatabase.from_environment().settings",
-    "sqlalchemy": "import sqlalchemy, sqlalchemy.dialects.mysql.pymysql",
-    "boto3": "import boto3",
 }
-LABELS = {
-    "python": "Python itself",
-    "pymysql": "import pymysql",
-    "layer": "this layer with its settings",
-    "sqlalchemy": "SQLAlchemy with its PyMySQL dialect",
-    "boto3": "import boto3 (here only when a secret is read)",
-}
-ABSENT = ("boto3", "botocore", "aws_lambda_powertools", "asyncio")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure on each Python there is; 1 if the layer costs more than it may."""
-    parser = argparse.ArgumentParser(prog="python -m lab.connect.cold_start", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--output", type=Path, default=BUILD)
+    """Measure, report; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m lab.connect.cold_start")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--python", default=os.environ.get("PYTHON_313", "python3.13"))
+    parser.add_argument("--output", type=Path, default=OUTPUT)
     asked = parser.parse_args(arguments)
-    pythons = {}
-    for version in ("3.11", "3.12", "3.13", "3.14"):
-        if program := find_python(version):
-            pythons[version] = program
-    if "3.13" not in pythons:
-        print(
-            "SKIPPED: no working Python 3.13 with PyMySQL here; `make test-3.13` makes one in "
-            ".venv-3.13 where python3.13 is installed",
-            file=sys.stderr,
-        )
-    result: dict[str, Any] = {"rounds": asked.rounds, "pythons": {}}
-    for version, program in pythons.items():
-        result["pythons"][version] = measure(program, asked.rounds)
-    result["tables"] = {"cold-start": _table(result), "cold-start-memory": _by_memory(result)}
-    asked.output.mkdir(parents=True, exist_ok=True)
-    (asked.output / "cold_start.json").write_text(json.dumps(result, indent=1) + "\n")
-    from lab.connect.report import aligned
-
-    for head, rows in result["tables"].values():
-        print(aligned(head, rows), end="\n\n")
-    over = [v for v, one in result["pythons"].items() if one["added_ms"] > LIMIT_MS]
-    for version in over:
-        added = result["pythons"][version]["added_ms"]
-        print(f"Python {version}: the layer adds {added} ms to pymysql, {LIMIT_MS} are allowed")
-    return 1 if over else 0
+    if not LAYER.is_dir():
+        print(f"{LAYER} is not there: run `make build`", file=sys.stderr)
+        return 2
+    # MySQL where it is there: its passwords and its TLS are what RDS for MySQL has.
+    server = next((s for s in find_servers() if s.flavor == "mysql"), None) or any_server()
+    with tempfile.TemporaryDirectory() as directory:
+        runtime = lay_out_runtime(Path(directory) / "runtime", asked.python)
+        with LocalDatabase(server, Path(directory) / "data") as database:
+            run(migrate(database))
+            result = measure(database, runtime, asked.python, asked.rounds, Path(directory))
+    result["facts"] = facts(server)
+    return cold_report.write(result, asked.output)
 
 
-def find_python(version: str) -> list[str] | None:
-    """A command that runs that Python with PyMySQL, or None."""
-    home = Path.home()
-    candidates: list[str] = [sys.executable, f".venv-{version}/bin/python", f"python{version}"]
-    candidates += sorted(map(str, home.glob(f".pyenv/versions/{version}*/bin/python")))
-    wanted = tuple(map(int, version.split(".")))
-    check = f"import sys, pymysql; sys.exit(sys.version_info[:2] != {wanted})"
-    for candidate in candidates:
-        try:
-            done = subprocess.run(
-                [candidate, "-c", check],
-                capture_output=True,
-                check=False,
-                env=environ(),
-                timeout=20,
-            )
-        except OSError:
-            continue
-        if done.returncode == 0:
-            return [candidate]
-    return None
+def lay_out_runtime(folder: Path, python: str) -> Path:
+    """boto3 as Lambda's runtime has it: by itself, and compiled."""
+    import botocore
+
+    installed = Path(botocore.__file__).parents[1]
+    folder.mkdir(parents=True)
+    for name in RUNTIME:
+        if (installed / name).is_dir():
+            leave = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(installed / name, folder / name, ignore=leave)
+        else:
+            shutil.copy(installed / name, folder / name)
+    compiling = (python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    subprocess.run([*compiling, str(folder)], check=True)
+    return folder
 
 
-def environ() -> dict[str, str]:
-    """Nothing but what the layer reads, and where it is.
+def measure(
+    database: LocalDatabase, runtime: Path, python: str, rounds: int, directory: Path
+) -> dict[str, Any]:
+    """Medians of each side, in milliseconds of CPU."""
+    given = database.application_environ()
+    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
+    certificates = write_certificates(directory / "secrets")
+    with SecretsManager() as plain, SecretsManager(certificates) as secured:
+        plain.secret = secured.secret = json.dumps(pair)
+        everywhere = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            **{name: value for name, value in given.items() if name not in PASSWORD},
+        }
+        by_secret = everywhere | plain.environ()
+        sides = dict(_sides(everywhere | given, by_secret))
+        sides |= _secured(everywhere | secured.environ(), certificates.ca_file, directory)
+        times: dict[str, list[list[float]]] = {name: [] for name in sides}
+        for turn in range(rounds + 1):
+            for name, (source, environ) in sides.items():
+                path = os.pathsep.join([environ["PYTHONPATH"], str(LAYER), str(runtime)])
+                took = _run(python, source, {**environ, "PYTHONPATH": path})
+                if turn:  # the first fills the disk's cache
+                    times[name].append(took)
+    return {"rounds": rounds, "sides": {name: _medians(taken) for name, taken in times.items()}}
 
-    PyMySQL is pure Python, so that another version may take it from this environment.
-    """
-    import pymysql
-    import single_connection
 
-    # Where Lambda has /opt/python: the layer, and what it brings.
-    path = os.pathsep.join(
-        str(Path(str(module.__file__)).parents[1]) for module in (single_connection, pymysql)
+PASSWORD = ("DATABASE_USER", "DATABASE_PASSWORD")
+EVENTS = {
+    "orders_api": "orders_api.products",
+    "stock_worker": "stock_worker.deliveries",
+    "sales_report": "sales_report.nightly",
+    "connection_census": "connection_census.each_minute",
+}
+
+Side = tuple[str, Mapping[str, str]]
+
+
+def _sides(by_password: dict[str, str], by_secret: dict[str, str]) -> Iterator[tuple[str, Side]]:
+    """Name, program and environment."""
+    for name, source in IMPORTS.items():
+        program = f"{source}\nimport time\nprint(time.process_time(), time.process_time())"
+        yield name, (program, by_password | {"PYTHONPATH": ""})
+    here = {"PYTHONPATH": str(HANDLERS)}
+    yield "ours, password", (_program("ten_lines"), by_password | here)
+    yield "ours", (_program("ten_lines"), by_secret | here)
+    yield "documented", (_program("documented"), by_secret | here)
+    for name, event in EVENTS.items():
+        function = find_function(name)
+        folder = ARTIFACTS / "".join(part.title() for part in name.split("_"))
+        if not folder.is_dir():  # nothing to build: the sources are what is deployed
+            folder = ROOT / "functions" / name
+        told = json.loads((ROOT / "events" / f"{event}.json").read_text())
+        environ = {**function.environ, **by_secret, "PYTHONPATH": str(folder)}
+        yield name, (_program("app", told), environ)
+
+
+def _secured(environ: dict[str, str], authority: Path, directory: Path) -> dict[str, Side]:
+    """Secrets Manager behind TLS, each side with its own authorities and the stand-in's beside."""
+    import certifi
+
+    environ = environ | {"PYTHONPATH": str(HANDLERS)}
+    amazon = LAYER / "single_connection" / "amazon_roots" / "roots.pem"
+    bundles = {}
+    for name, roots in (("ours", amazon), ("documented", Path(certifi.where()))):
+        bundles[name] = directory / f"{name}.pem"
+        bundles[name].write_text(roots.read_text() + authority.read_text())
+    patched = (
+        f"from single_connection import _secretsmanager\n_secretsmanager.ROOTS = "
+        f"{str(bundles['ours'])!r}"
     )
-    return {**ENVIRON, "PYTHONPATH": path, "PATH": os.environ.get("PATH", "")}
-
-
-def measure(program: list[str], rounds: int) -> dict[str, Any]:
-    """CPU milliseconds of each program's process, and what the layer must not import."""
-    times: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    missing = set()
-    for turn in range(rounds + 1):
-        for name, source in PROGRAMS.items():
-            done = _python(program, source + END)
-            if done is None:
-                missing.add(name)  # a package that is not there for this Python
-            elif turn:  # the first compiles
-                times[name].append(float(done) * 1000)
-    medians = {
-        n: round(statistics.median(t), 2) for n, t in times.items() if t and n not in missing
-    }
-    paired = [a - b for a, b in zip(times["layer"], times["pymysql"], strict=True)]
-    loaded = _python(program, PROGRAMS["layer"] + "\nimport sys; print(*sys.modules)") or ""
+    theirs = environ | {"AWS_CA_BUNDLE": str(bundles["documented"])}
     return {
-        "cpu_ms": medians,
-        "added_ms": round(statistics.median(paired), 2),
-        "must_not_be_imported": sorted(set(ABSENT) & set(loaded.split())),
-        "modules": len(loaded.split()),
+        "ours, TLS": (_program("ten_lines", between=patched), environ),
+        "documented, TLS": (_program("documented"), theirs),
     }
 
 
-def _python(program: list[str], source: str) -> str | None:
-    done = subprocess.run(
-        [*program, "-c", source], env=environ(), capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else None
+def _program(module: str, event: Any = None, between: str = "") -> str:
+    return PROGRAM.format(module=module, event=event or {"id": 1}, between=between)
 
 
-def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    head = ["CPU milliseconds of a new process", *(f"Python {v}" for v in result["pythons"])]
-    rows = []
-    for name, label in LABELS.items():
-        cells = [str(one["cpu_ms"].get(name, "-")) for one in result["pythons"].values()]
-        rows.append([label, *cells])
-    added = [f"**{one['added_ms']:+}**" for one in result["pythons"].values()]
-    return head, [*rows, ["the layer beside pymysql", *added]]
+def _run(python: str, source: str, environ: Mapping[str, str]) -> list[float]:
+    """CPU milliseconds until the import was over, of the first call, and of both."""
+    command = [python, "-S", "-B", "-c", source]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{done.stdout}\n{done.stderr}")
+    imported, called = map(float, done.stdout.splitlines()[-1].split())
+    return [imported * 1000, (called - imported) * 1000, called * 1000]
 
 
-def _by_memory(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    newest = list(result["pythons"])[-1]
-    one = result["pythons"][newest]
-    head = [f"estimate for Lambda, Python {newest}, ms", *(f"{mb} MB" for mb in MEMORY_MB)]
-    rows = []
-    for label, cpu in (
-        ("import pymysql", one["cpu_ms"]["pymysql"] - one["cpu_ms"]["python"]),
-        ("what this layer adds", one["added_ms"]),
-    ):
-        rows.append([label, *(f"{cpu * FULL_CORE_MB / mb:.0f}" for mb in MEMORY_MB)])
-    return head, rows
+def _medians(taken: list[list[float]]) -> dict[str, float]:
+    stages = zip(*taken, strict=True)
+    return {
+        stage: round(statistics.median(one), 1)
+        for stage, one in zip(("import", "first call", "all"), stages, strict=True)
+    }
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 from lab.connect.sides import ASIDE, RIVALS, STEPS, UNVERIFIED
 
 DOCUMENT = Path(__file__).with_name("README.md")
+SHOWN = {"connect": "speed", "cold": "cold"}
 FLAVOR_NAMES = {"mysql": "MySQL", "mariadb": "MariaDB"}
 # Okabe and Ito's colours: told apart with any colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8C8C8C"
@@ -238,10 +239,11 @@ def main() -> int:
         print("Nothing was measured yet: run `make bench` first.", file=sys.stderr)
         return 1
     DOCUMENT.write_text(fill(DOCUMENT.read_text(), made))
-    for suffix in (".svg", ".png"):
-        source = folder / f"connect{suffix}"
-        if source.exists():
-            shutil.copy(source, DOCUMENT.with_suffix(suffix))
+    for name in ("connect", "cold"):
+        for suffix in (".svg", ".png"):
+            source = folder / f"{name}{suffix}"
+            if source.exists():
+                shutil.copy(source, DOCUMENT.with_name(SHOWN[name] + suffix))
     print(f"{DOCUMENT}: {', '.join(sorted(made))}")
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab.connect import cold_start, report
+from lab.connect import cold_report, report
 from lab.connect import measure as connect
 from local.delay_proxy import DelayProxy
 from local.servers import find_servers
@@ -78,18 +78,46 @@ def test_the_tables_of_a_document_are_written_anew_and_nothing_else(
     assert report.fill(once, report.blocks(measured["output"])) == once
 
 
+COLD = ("cold-start-targets", "cold-start", "cold-start-imports", "cold-start-memory")
+
+
 def test_the_document_has_a_place_for_every_table() -> None:
     text = (ROOT / "lab" / "connect" / "README.md").read_text()
-    for name in ("rivals-mysql", "steps-mysql", "rivals-mariadb", "targets", "parameters"):
+    for name in ("rivals-mysql", "steps-mysql", "rivals-mariadb", "targets", "parameters", *COLD):
         assert f"<!-- bench:begin {name} -->" in text
         assert f"<!-- bench:end {name} -->" in text
 
 
-def test_a_process_that_imports_the_layer_imports_neither_boto3_nor_powertools() -> None:
-    python = cold_start.find_python("3.13") or cold_start.find_python("3.11")
-    if python is None:
-        pytest.skip("neither Python 3.13 nor 3.11 works here")
-    assert cold_start.measure(python, rounds=1)["must_not_be_imported"] == []
+SIDES = {
+    name: {"import": 50.0 + at, "first call": 10.0, "all": 60.0 + at}
+    for at, name in enumerate([*cold_report.LABELS, "python", "pymysql", "layer"])
+}
+
+
+def test_cold_starts_are_reported_with_their_targets_and_a_missed_one_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documented = {"import": 150.0, "first call": 60.0, "all": 210.0}
+    sides = SIDES | {"documented": documented, "documented, TLS": documented}
+    assert cold_report.write({"sides": sides}, tmp_path) == 0
+    written = json.loads((tmp_path / "cold_start.json").read_text())
+    assert {target["met"] for target in written["targets"]} == {True}
+    assert set(report.blocks(tmp_path)) == set(written["tables"])
+    assert (tmp_path / "cold.svg").exists()
+    slow = sides | {"ours": {"import": 50.0, "first call": 50.0, "all": 100.0}}
+    assert cold_report.write({"sides": slow}, tmp_path) == 1
+    assert "NOT MET" in capsys.readouterr().out
+
+
+def test_the_estimate_has_the_import_at_a_full_core_and_the_call_at_its_share(
+    tmp_path: Path,
+) -> None:
+    result: dict[str, Any] = {"sides": SIDES}
+    cold_report.write(result, tmp_path)
+    head, rows = result["tables"]["cold-start-memory"]
+    assert head[-1] == "1769 MB"
+    assert rows[0][-1] == "60"
+    assert rows[0][1] == f"{50 + 10 * 1769 / 128:.0f}"
 
 
 @pytest.fixture
