@@ -24,7 +24,8 @@ from botocore.awsrequest import AWSRequest
 from single_connection import CredentialsError, Settings, _credentials, _secretsmanager
 from single_connection._credentials import Credentials
 from single_connection._http import Exchange, UnreachableError, UnreadableError
-from single_connection._secretsmanager import LEFT_TO_BOTO3, ROOTS, route_of
+from single_connection._route import BUNDLES, LEFT_TO_BOTO3, route_of
+from single_connection._secretsmanager import ROOTS
 
 from local.certificates import write_certificates
 from local.secrets_manager import ARN, SecretsManager
@@ -39,7 +40,7 @@ KEYS = {
 
 @pytest.fixture(autouse=True)
 def lambdas_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*LEFT_TO_BOTO3, *_secretsmanager.BUNDLES, "AWS_ENDPOINT_URL"):
+    for name in (*LEFT_TO_BOTO3, *BUNDLES, "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")

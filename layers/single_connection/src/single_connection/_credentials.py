@@ -1,12 +1,12 @@
 """User and password, from the settings or from Secrets Manager, kept until they are refused."""
 
-import json
 import os
 import threading
 import time
 
 from ._http import Exchange, UnreadableError
-from ._secretsmanager import SecretError, ask, ask_by_boto3, route_of
+from ._route import route_of
+from ._secretsmanager import SecretError, ask, ask_by_boto3
 from ._settings import Settings
 from .errors import CredentialsError
 
@@ -120,6 +120,8 @@ class _Reading:
 
 def _pair(text: str | None) -> Pair | None:
     """User and password out of the secret's text, or None."""
+    import json  # noqa: PLC0415 - as in _secretsmanager
+
     try:
         said = json.loads(text or "")
         pair = str(said["username"]), str(said["password"])

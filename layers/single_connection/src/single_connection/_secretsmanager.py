@@ -1,34 +1,21 @@
 """GetSecretValue: by one signed request where the environment is Lambda's own, else by boto3.
 
 boto3 costs four fifths of a cold start that reads a secret: its import, a client made from JSON,
-the certificates of 150 authorities. What it knows and this does not is left to it: credentials from
-elsewhere than the environment (containers, SnapStart, profiles), partitions beside AWS's first,
-dual-stack and FIPS endpoints, proxies, certificate bundles of one's own.
+the certificates of 150 authorities. What it alone knows is left to it (see `_route`).
 """
 
 import contextlib
-import json
 import os
-import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ._http import Exchange, UnreachableError, UnreadableError
+from ._route import Route
 from ._sigv4 import Keys, authorization
 
 ROOTS = os.path.join(os.path.dirname(__file__), "amazon_roots", "roots.pem")
-# The regions whose endpoints end in amazonaws.com, as botocore's partition `aws` has them.
-REGIONS = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+", re.ASCII)
-ENDPOINT = re.compile(r"(https?)://([A-Za-z0-9.-]+)(?::([0-9]{1,5}))?/?")
-# Each of them changes where or how boto3 asks.
-LEFT_TO_BOTO3 = (
-    *("AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
-    *("AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"),
-)
-BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")  # matter where there is TLS
 # Seconds before the second try, doubled for each one after, and never beyond the time there is.
 FIRST_PAUSE = 0.05
 NETWORK_TRIES = 4
@@ -61,50 +48,6 @@ class SecretError(Exception):
         self.network = kind == "network"
 
 
-class Route:
-    """Where and as whom a secret is asked for without boto3."""
-
-    __slots__ = ("host", "keys", "port", "region", "tls")
-
-    def __init__(self, region: str, scheme: str, host: str, port: str | None, keys: Keys) -> None:
-        """As an endpoint's URL has it."""
-        self.region, self.host, self.keys = region, host, keys
-        self.tls = scheme == "https"
-        self.port = int(port or (443 if self.tls else 80))
-
-    @property
-    def authority(self) -> str:
-        """The Host header: the port where it is not the scheme's own."""
-        usual = self.port == (443 if self.tls else 80)
-        return self.host if usual else f"{self.host}:{self.port}"
-
-
-def route_of(environ: Mapping[str, str]) -> Route | None:
-    """The way to Secrets Manager that `environ` tells of, or None where only boto3 knows it."""
-    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", "")
-    access_key = environ.get("AWS_ACCESS_KEY_ID")
-    secret_key = environ.get("AWS_SECRET_ACCESS_KEY")
-    if not access_key or not secret_key or not REGIONS.fullmatch(region):
-        return None
-    if environ.get("AWS_DEFAULT_REGION", region) != region or _configured(environ):
-        return None
-    url = environ.get("AWS_ENDPOINT_URL_SECRETS_MANAGER") or environ.get("AWS_ENDPOINT_URL")
-    found = ENDPOINT.fullmatch(url or f"https://secretsmanager.{region}.amazonaws.com")
-    if found is None or int(found[3] or 443) > 65535:
-        return None
-    if found[1] == "https" and any(environ.get(name) for name in BUNDLES):
-        return None
-    keys = Keys(access_key, secret_key, environ.get("AWS_SESSION_TOKEN") or None)
-    return Route(region, found[1], found[2], found[3], keys)
-
-
-def _configured(environ: Mapping[str, str]) -> bool:
-    if any(environ.get(name, "").lower() not in ("", "false") for name in LEFT_TO_BOTO3):
-        return True
-    files = environ.get("AWS_CONFIG_FILE") or os.path.expanduser("~/.aws/config")
-    return os.path.isfile(files)
-
-
 def ask(route: Route, secret_id: str, until: float, exchange: Exchange) -> str | None:
     """The secret's text, asked for until it is given, or it is plain that it will not be.
 
@@ -134,6 +77,8 @@ def ask(route: Route, secret_id: str, until: float, exchange: Exchange) -> str |
 def _once(
     route: Route, secret_id: str, tls: ssl.SSLContext | None, exchange: Exchange
 ) -> str | None:
+    import json  # noqa: PLC0415 - Lambda's runtime has it; where no secret is read nobody needs it
+
     body = json.dumps({"SecretId": secret_id}).encode()
     head = {
         "content-type": "application/x-amz-json-1.1",

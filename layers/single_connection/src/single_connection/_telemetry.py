@@ -5,15 +5,12 @@ processor, and only where there is a namespace to send to; its Logger, when ther
 to say.
 """
 
-import dataclasses
-import json
 import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
 
-@dataclasses.dataclass(slots=True)
 class Measurements:
     """One invocation's figures; zero where nothing happened.
 
@@ -28,14 +25,21 @@ class Measurements:
         unconfirmed: Connections of which the server did not confirm that it let go.
     """
 
-    connect_seconds: float = 0.0
-    attempts: int = 0
-    waited_seconds: float = 0.0
-    destroyed: int = 0
-    leaks: int = 0
-    deadline_cuts: int = 0
-    transaction_retries: int = 0
-    unconfirmed: int = 0
+    __slots__ = (
+        *("connect_seconds", "attempts", "waited_seconds", "destroyed", "leaks"),
+        *("deadline_cuts", "transaction_retries", "unconfirmed"),
+    )
+
+    def __init__(self) -> None:
+        """Nothing happened."""
+        self.connect_seconds = 0.0
+        self.attempts = 0
+        self.waited_seconds = 0.0
+        self.destroyed = 0
+        self.leaks = 0
+        self.deadline_cuts = 0
+        self.transaction_retries = 0
+        self.unconfirmed = 0
 
 
 # Figures that go out whenever a connection was asked for; the others only when not zero, because
@@ -92,6 +96,8 @@ class Telemetry:
         Put together once: each invocation's takes three times as long as filling in the figures.
         """
         if names not in self._lines:
+            import json  # noqa: PLC0415 - Powertools has it where there is a namespace
+
             for name, unit, _ in _METRICS.values():
                 if name in names:
                     self._metrics.add_metric(name=name, unit=unit, value=0)
