@@ -43,7 +43,8 @@ def apply_new(database: Database, directory: Path, left: Callable[[], float]) ->
     cursor = database.connection().cursor(DictCursor)
     # Held until the connection is destroyed, so it needs no release; per schema, not per server.
     cursor.execute("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), %s) AS got", (LOCK_SECONDS,))
-    if cursor.fetchone()["got"] != 1:
+    [lock] = cursor.fetchall()
+    if lock["got"] != 1:
         raise MigrationError(
             "another migration is running: wait for it to end, then run this again"
         )

@@ -232,7 +232,7 @@ def place_order(
         " WHERE caller = %s AND idempotency_key = %s FOR UPDATE",
         (caller, idempotency_key),
     )
-    claim = cursor.fetchone()
+    [claim] = cursor.fetchall()
     if claim["request_hash"] != request_hash:
         raise ServiceError(
             HTTPStatus.UNPROCESSABLE_ENTITY,

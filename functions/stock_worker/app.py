@@ -4,6 +4,7 @@ SQS delivers a message at least once, and a supplier may send a delivery twice. 
 written to an inbox in the same transaction as the stock it brings: seen before, it changes nothing.
 """
 
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -27,8 +28,8 @@ class Delivery(BaseModel):
     """So many of a product have arrived; `delivery_id` is the supplier's, and its identity."""
 
     delivery_id: str = Field(max_length=64, pattern=r"^[!-~]+$")
-    product_id: int = Field(gt=0, lt=2**32)
-    quantity: int = Field(gt=0, le=1_000_000)
+    product_id: int = Field(strict=True, gt=0, lt=2**32)
+    quantity: int = Field(strict=True, gt=0, le=1_000_000)
 
 
 class DeliveryMessage(SqsRecordModel):
@@ -50,9 +51,17 @@ processor = BatchProcessor(
 @logger.inject_lambda_context
 @database.invocation
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
-    """One connection for the batch, a transaction per message; answers with those that failed."""
+    """One connection for the batch, a transaction per message; answers with those that failed.
+
+    Each message has its share of the time: one that meets a locked row holds up no other.
+    """
+    messages = len(event.get("Records") or [None])
+    share = context.get_remaining_time_in_millis() / 1000 / messages
     return process_partial_response(
-        event=event, record_handler=book_message, processor=processor, context=context
+        event=event,
+        record_handler=partial(book_message, seconds=max(1, int(share))),
+        processor=processor,
+        context=context,
     )
 
 
@@ -64,14 +73,16 @@ class DeliveryConflictError(Exception):
     """A delivery_id came twice with different contents."""
 
 
-def book_message(record: DeliveryMessage) -> None:
-    """Book one message's delivery."""
+def book_message(record: DeliveryMessage, seconds: int) -> None:
+    """Book one message's delivery, waiting for its product's lock for so many seconds at most."""
     delivery: Delivery = record.body
-    booked = book(delivery)
+    # Not run again as @database.transactional would: a message that fails comes back by itself.
+    with database.transaction() as cursor:
+        cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (seconds,))
+        booked = book(cursor, delivery)
     logger.info("Booked" if booked else "Booked before", extra=delivery.model_dump())
 
 
-@database.transactional
 def book(cursor: DictCursor, delivery: Delivery) -> bool:
     """Whether the delivery was new; then its stock has grown."""
     # Locks the product first: two copies of one delivery are booked one after the other.

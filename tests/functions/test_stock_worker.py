@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import types
 from typing import Any
 
@@ -78,8 +79,15 @@ def test_a_delivery_that_comes_to_several_workers_at_once_changes_stock_once(
         {**delivery(1), "delivery_id": ""},
         {**delivery(1), "delivery_id": "x" * 65},
         {**delivery(1), "quantity": "many"},
+        {**delivery(1), "quantity": "1_0"},
+        {**delivery(1), "quantity": True},
+        {**delivery(1), "quantity": 1e3},
+        {**delivery(1), "product_id": True},
+        '{"delivery_id": "D-1", "product_id": 2, "quantity": NaN}',
+        '{"delivery_id": "D-1", "product_id": 2, "quantity": ' + "9" * 5_000 + "}",
+        "[" * 100_000,
     ],
-    ids=str,
+    ids=lambda body: str(body)[:80],
 )
 def test_a_malformed_message_fails_alone_and_needs_no_database(body: object) -> None:
     assert work(load_function("stock_worker"), body) == ["0"]
@@ -113,12 +121,25 @@ def test_a_batch_opens_one_connection(app: types.ModuleType, shop: LocalDatabase
     assert (shop.status("Connections") - before, shop.sessions()) == (1, [])
 
 
+def test_a_locked_row_holds_up_its_own_message_and_no_other(
+    app: types.ModuleType, shop: LocalDatabase
+) -> None:
+    shop.execute("START TRANSACTION")
+    shop.execute("SELECT id FROM products WHERE id = %s FOR UPDATE", TEAPOT)
+    bodies = (delivery(1, TEAPOT), delivery(2), delivery(3, TEAPOT), delivery(4))
+    began = time.monotonic()
+    assert work(app, *bodies, seconds=8) == ["0", "2"]
+    shop.execute("ROLLBACK")
+    assert time.monotonic() - began < 5  # two shares of about two seconds
+    assert (stock(shop, PLATE), stock(shop, TEAPOT)) == (100, 12)
+
+
 def test_what_the_deadline_leaves_undone_comes_back_and_what_is_done_stays(
     app: types.ModuleType, shop: LocalDatabase
 ) -> None:
     shop.execute("START TRANSACTION")
     shop.execute("SELECT id FROM products WHERE id = %s FOR UPDATE", TEAPOT)
-    bodies = (delivery(1), delivery(2, TEAPOT), delivery(3))
-    assert work(app, *bodies, seconds=2) == ["1", "2"]
+    bodies = (delivery(1), *(delivery(n, TEAPOT) for n in range(2, 5)), delivery(5))
+    assert work(app, *bodies, seconds=2) == ["1", "2", "3", "4"]
     shop.execute("ROLLBACK")
     assert (stock(shop, PLATE), stock(shop, TEAPOT)) == (90, 12)
