@@ -43,7 +43,7 @@ class InvalidEventError(ValueError):
 
 def first_day(event: dict[str, Any]) -> date:
     """The day the report is computed from: yesterday, so that a day's last orders are counted."""
-    given = event.get("since")
+    given = event.get("since") if isinstance(event, dict) else event
     if given is None:
         return datetime.now(UTC).date() - timedelta(days=1)
     try:

@@ -143,6 +143,9 @@ connections = [
     )
     for _ in range(int(sys.argv[1]))
 ]
+for connection in connections:
+    if sys.argv[2] == "backdated":
+        connection.cursor().execute("SET timestamp = UNIX_TIMESTAMP('2026-01-01')")
 print(" ".join(str(connection.thread_id()) for connection in connections), flush=True)
 while not select.select([sys.stdin], [], [], 0.2)[0]:
     if sys.argv[2] == "busy":
@@ -155,7 +158,7 @@ while not select.select([sys.stdin], [], [], 0.2)[0]:
 def held_connections(
     environ: dict[str, str], number: int = 1, how: str = "idle"
 ) -> Iterator[list[int]]:
-    """The ids of connections that another process keeps, "idle" or "busy" with short statements."""
+    """The ids of connections that another process keeps: idle, busy, or backdated."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(number), how],
         env=environ,

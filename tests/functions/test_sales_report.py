@@ -165,3 +165,9 @@ def test_a_since_that_is_no_day_is_refused_with_a_sentence_and_no_database(
     app = load_function("sales_report")
     with pytest.raises(app.InvalidEventError, match="since must be a day like 2026-01-31"):
         app.lambda_handler({"since": since}, context())
+
+
+def test_an_event_that_is_no_object_is_refused_with_a_sentence() -> None:
+    app = load_function("sales_report")
+    with pytest.raises(app.InvalidEventError, match="since must be a day like"):
+        app.lambda_handler([], context())
