@@ -389,7 +389,7 @@ def test_what_no_aws_endpoint_says_is_not_read(said: bytes) -> None:
         connection.sendall(said)
 
     with serving(answer) as port, pytest.raises(UnreadableError):
-        Exchange(time.monotonic() + 2).post("127.0.0.1", port, None, {}, b"")
+        Exchange(time.monotonic() + 2).send("POST /", "127.0.0.1", port, head={})
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", b"HTTP"])
@@ -399,7 +399,7 @@ def test_an_answer_that_breaks_off_is_none(said: bytes) -> None:
         connection.sendall(said)
 
     with serving(answer) as port, pytest.raises(UnreachableError, match="closed before"):
-        Exchange(time.monotonic() + 2).post("127.0.0.1", port, None, {}, b"")
+        Exchange(time.monotonic() + 2).send("POST /", "127.0.0.1", port, head={})
 
 
 # TLS
@@ -429,7 +429,9 @@ def test_a_certificate_of_another_name_is_refused(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(certificates.ca_file)
     with SecretsManager(certificates) as secrets, pytest.raises(UnreadableError, match="mismatch"):
-        Exchange(time.monotonic() + 2).post("127.0.0.1", secrets.server_port, context, {}, b"{}")
+        Exchange(time.monotonic() + 2).send(
+            "POST /", "127.0.0.1", secrets.server_port, head={}, tls=context
+        )
 
 
 def test_the_roots_are_amazons() -> None:
@@ -503,13 +505,11 @@ def test_what_only_boto3_knows_is_left_to_boto3(changes: dict[str, str], host: s
     assert (route.authority if route else None) == host
 
 
-def test_snapstarts_credentials_are_boto3s_to_fetch(
-    secrets: SecretsManager, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There are no keys in a SnapStart function's environment: an endpoint in it gives them."""
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.delenv("AWS_SESSION_TOKEN")
+@contextlib.contextmanager
+def snapstart(monkeypatch: pytest.MonkeyPatch, said: bytes | None = None) -> Iterator[list[bytes]]:
+    """As in a SnapStart function: no keys in the environment, an endpoint in it gives them."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
     ends = datetime.now(UTC) + timedelta(hours=6)
     given = {
         "AccessKeyId": "AKIDSNAP",
@@ -517,11 +517,11 @@ def test_snapstarts_credentials_are_boto3s_to_fetch(
         "Token": "hidden-token",
         "Expiration": ends.isoformat(),
     }
-    content = json.dumps(given).encode()
+    content = json.dumps(given).encode() if said is None else said
+    asked = []
 
     def answer(connection: socket.socket) -> None:
-        asked = connection.recv(65536)
-        assert b"authorization: hidden-ticket" in asked.lower()
+        asked.append(connection.recv(65536))
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
         connection.sendall(head.encode() + content)
 
@@ -529,8 +529,60 @@ def test_snapstarts_credentials_are_boto3s_to_fetch(
         uri = f"http://127.0.0.1:{port}/2021-01-01/credentials"
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri)
         monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "hidden-ticket")
+        yield asked
+
+
+@pytest.mark.parametrize("boto3", [False, True])
+def test_snapstarts_keys_are_fetched_as_boto3_fetches_them(
+    secrets: SecretsManager,
+    credentials: Credentials,
+    monkeypatch: pytest.MonkeyPatch,
+    boto3: bool,
+) -> None:
+    if boto3:
+        monkeypatch.setattr(_credentials, "route_of", lambda _environ: None)
+    else:
+        monkeypatch.setitem(sys.modules, "boto3", None)
+    with snapstart(monkeypatch) as asked:
         assert credentials.read() == ("application", "hidden-password")
+    assert asked[0].startswith(b"GET /2021-01-01/credentials HTTP/1.1\r\n")
+    assert b"authorization: hidden-ticket\r\n" in asked[0].lower().replace(b"A", b"a")
     assert "Credential=AKIDSNAP/" in secrets.requests[0].headers["authorization"]
+    assert secrets.requests[0].headers["x-amz-security-token"] == "hidden-token"
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b"{}", b'{"AccessKeyId": "a"}'])
+def test_keys_that_are_none_are_an_error(
+    secrets: SecretsManager,
+    credentials: Credentials,
+    monkeypatch: pytest.MonkeyPatch,
+    said: bytes,
+) -> None:
+    with snapstart(monkeypatch, said):
+        refused(credentials, 8.0)
+    assert secrets.reads == 0
+
+
+@pytest.mark.parametrize(
+    ("uri", "ticket"),
+    [
+        ("http://169.254.170.2/v2/credentials", "ticket"),
+        ("https://127.0.0.1/v2/credentials", "ticket"),
+        ("http://127.0.0.1:80", "ticket"),
+        ("http://127.0.0.1/a b", "ticket"),
+        ("http://127.0.0.1/a", ""),
+        ("http://127.0.0.1/a", "a\r\nb"),
+        ("", "ticket"),
+    ],
+)
+def test_who_else_gets_the_ticket_is_boto3s_to_judge(uri: str, ticket: str) -> None:
+    environ = {
+        "AWS_REGION": "eu-west-1",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": uri,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": ticket,
+    }
+    assert route_of(environ) is None
 
 
 def test_boto3_says_nothing_hidden_however_talkative(

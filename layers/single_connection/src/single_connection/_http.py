@@ -44,24 +44,32 @@ class Exchange:
             with contextlib.suppress(OSError):
                 opened.shutdown(socket.SHUT_RDWR)
 
-    def post(
-        self, host: str, port: int, tls: ssl.SSLContext | None, head: Mapping[str, str], body: bytes
+    def send(
+        self,
+        request: str,
+        host: str,
+        port: int,
+        *,
+        head: Mapping[str, str],
+        body: bytes = b"",
+        tls: ssl.SSLContext | None = None,
     ) -> tuple[int, bytes]:
         """Status and body of the answer.
 
         Args:
+            request: Method and path, as `POST /`.
             host: Name or address.
             port: TCP port.
-            tls: What to verify the server with; None speaks in the clear.
             head: The headers; Content-Length and Connection are added.
-            body: What is posted to `/`.
+            body: What is posted.
+            tls: What to verify the server with; None speaks in the clear.
 
         Raises:
             UnreachableError: No answer in time, or at all.
             UnreadableError: Not the answer of an AWS service.
         """
         lines = [f"{name}: {value}\r\n" for name, value in head.items()]
-        start = f"POST / HTTP/1.1\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        start = f"{request} HTTP/1.1\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
         said = (start + "".join(lines) + "\r\n").encode("latin-1") + body
         step = f"the name {host} could not be looked up"
         try:

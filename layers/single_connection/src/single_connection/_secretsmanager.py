@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ._http import Exchange, UnreachableError, UnreadableError
-from ._route import Route
+from ._route import Container, Route
 from ._sigv4 import Keys, authorization
 
 ROOTS = os.path.join(os.path.dirname(__file__), "amazon_roots", "roots.pem")
@@ -59,12 +59,13 @@ def ask(route: Route, secret_id: str, until: float, exchange: Exchange) -> str |
     if route.tls:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.load_verify_locations(ROOTS)
+    keys = route.keys if isinstance(route.keys, Keys) else _fetched(route.keys, exchange)
     pause = FIRST_PAUSE
     tries = 0
     while True:
         tries += 1
         try:
-            return _once(route, secret_id, tls, exchange)
+            return _once(route, keys, secret_id, tls, exchange)
         except SecretError as failure:
             over = failure.network and tries >= NETWORK_TRIES
             if not failure.passing or over or time.monotonic() + 2 * pause >= until:
@@ -74,8 +75,26 @@ def ask(route: Route, secret_id: str, until: float, exchange: Exchange) -> str |
         pause *= 2
 
 
+def _fetched(container: Container, exchange: Exchange) -> Keys:
+    """SnapStart's keys, fetched anew each time: they are never in a snapshot.
+
+    Raises:
+        UnreadableError: Something else is there.
+    """
+    import json  # noqa: PLC0415 - as below
+
+    host, port = container.host, container.port
+    head = {"host": f"{host}:{port}", "authorization": container.ticket}
+    try:
+        status, content = exchange.send(f"GET {container.path}", host, port, head=head)
+        given = json.loads(content) if status == 200 else {}
+        return Keys(given["AccessKeyId"], given["SecretAccessKey"], given["Token"])
+    except (UnreachableError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableError(f"keys: {type(error).__name__}") from None
+
+
 def _once(
-    route: Route, secret_id: str, tls: ssl.SSLContext | None, exchange: Exchange
+    route: Route, keys: Keys, secret_id: str, tls: ssl.SSLContext | None, exchange: Exchange
 ) -> str | None:
     import json  # noqa: PLC0415 - Lambda's runtime has it; where no secret is read nobody needs it
 
@@ -86,13 +105,15 @@ def _once(
         "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
         "x-amz-target": "secretsmanager.GetSecretValue",
     }
-    if route.keys.token:
-        head["x-amz-security-token"] = route.keys.token
+    if keys.token:
+        head["x-amz-security-token"] = keys.token
     head["authorization"] = authorization(
-        route.keys, head, body, region=route.region, service="secretsmanager"
+        keys, head, body, region=route.region, service="secretsmanager"
     )
     try:
-        status, content = exchange.post(route.host, route.port, tls, head, body)
+        status, content = exchange.send(
+            "POST /", route.host, route.port, head=head, body=body, tls=tls
+        )
     except UnreachableError as error:
         raise SecretError(str(error), "network", passing=True) from None
     try:
@@ -106,7 +127,7 @@ def _once(
         raise SecretError(f"status {status}", passing=True)
     if not isinstance(said, dict) or "__type" not in said:
         raise UnreadableError(f"status {status}, and no reason that an AWS service would give")
-    raise _refusal(said, route.keys)
+    raise _refusal(said, keys)
 
 
 def _refusal(said: dict[str, Any], keys: Keys | None) -> SecretError:

@@ -1,0 +1,106 @@
+"""SnapStart: copies of one process share nothing that is secret; a fork stands for the snapshot."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import snapshot_restore_py
+from awslambdaric.lambda_runtime_hooks_runner import run_after_restore, run_before_snapshot
+from single_connection import Settings, _snapshot
+from single_connection._credentials import Credentials
+
+from local.secrets_manager import ARN, SecretsManager
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+SNAP_START = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
+PAIR = json.dumps({"username": "application", "password": "hidden"})
+
+
+@pytest.fixture(autouse=True)
+def no_hooks() -> Iterator[None]:
+    yield
+    snapshot_restore_py.get_before_snapshot().clear()
+    snapshot_restore_py.get_after_restore().clear()
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretsManager]:
+    with SecretsManager() as server:
+        server.secret = PAIR
+        for name, value in server.environ().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        yield server
+
+
+def in_a_copy(work: Callable[[], str]) -> str:
+    """What `work` gives in a copy of this process."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writing, work().encode())
+        except BaseException as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        answer = said.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def registered(prepare: Callable[[], Any] | None = None) -> Credentials:
+    credentials = Credentials(Settings(host="db", name="shop", secret_arn=ARN))
+    prepare = prepare or credentials.read
+    _snapshot.register(SNAP_START, forget=credentials.forget, prepare=prepare)
+    return credentials
+
+
+def test_a_snapshot_holds_no_secret_and_each_copy_reads_it_as_it_is_restored(
+    secrets: SecretsManager,
+) -> None:
+    credentials = registered()
+    credentials.read()  # as a function that warms itself up before the snapshot does
+    assert secrets.reads == 1
+    run_before_snapshot()
+    assert "hidden" not in repr([getattr(credentials, name) for name in vars(credentials)])
+
+    def restored() -> str:
+        run_after_restore()
+        return " ".join(credentials.read())
+
+    assert [in_a_copy(restored) for _ in range(2)] == ["application hidden"] * 2
+    assert secrets.reads == 3, "each copy once, and before its first invocation"
+    secrets.secret = PAIR.replace("hidden", "rotated")
+    assert in_a_copy(restored) == "application rotated"
+
+
+def test_what_fails_as_a_copy_is_restored_is_left_to_the_first_invocation() -> None:
+    def broken() -> None:
+        raise RuntimeError("no network yet")
+
+    registered(broken)
+    run_before_snapshot()
+    run_after_restore()
+
+
+@pytest.mark.parametrize("kind", ["on-demand", "provisioned-concurrency", None])
+def test_without_a_snapshot_nothing_is_registered(kind: str | None) -> None:
+    environ = {"AWS_LAMBDA_INITIALIZATION_TYPE": kind} if kind else {}
+    _snapshot.register(environ, forget=print, prepare=print)
+    assert not snapshot_restore_py.get_before_snapshot()
+    assert not snapshot_restore_py.get_after_restore()
+
+
+def test_another_runtime_without_hooks_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "snapshot_restore_py", None)
+    _snapshot.register(SNAP_START, forget=print, prepare=print)
+
+
+def test_settings_are_the_same_in_every_copy() -> None:
+    settings = Settings(host="db", name="shop", secret_arn=ARN)
+    assert in_a_copy(lambda: repr(settings)) == repr(settings)
