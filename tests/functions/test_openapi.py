@@ -12,6 +12,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
+from schemathesis.core.result import Ok
 
 from local.database import LocalDatabase
 from tests.functions.conftest import Load, context, read_event
@@ -77,7 +78,8 @@ def test_what_the_description_allows_is_done_and_what_it_forbids_is_refused_as_i
     shop.execute("UPDATE products SET stock = 1000000000")
     api = HttpApi(load("orders_api"))
     schema = schemathesis.openapi.from_wsgi("/openapi.json", api)
-    operations = [result.ok() for result in schema.get_all_operations()]
+    found = [result for result in schema.get_all_operations() if isinstance(result, Ok)]
+    operations = [result.ok() for result in found]
     assert len(operations) == 4
     for operation in operations:
 
