@@ -74,9 +74,8 @@ def test_every_link_to_a_file_leads_there(document: Path) -> None:
 
 
 def test_every_setting_of_the_layer_is_in_the_readme() -> None:
-    source = (ROOT / "layers/single_connection/src/single_connection/_settings.py").read_text(
-        "utf-8"
-    )
+    package = ROOT / "layers/single_connection/src/single_connection"
+    source = "".join(path.read_text("utf-8") for path in package.glob("*.py"))
     names = set(re.findall(r'"(DATABASE_[A-Z_]+)"', source))
     assert len(names) > 8
     assert [name for name in names if f"`{name}`" not in README] == []
