@@ -113,6 +113,11 @@ bench-cold: build $(VENV)/installed servers ## CPU until the first answer of a c
 bench-overload: $(VENV)/installed $(VENV)/rivals servers ## Up to ten times more callers than connections
 	$(BIN)/python -m lab.overload
 
+# The same seed strikes the same faults: SOAK="--seed 7". SOAK="--write-docs" renews docs/faults.md.
+.PHONY: soak
+soak: $(VENV)/installed servers ## The shop under faults for ten minutes, then its books [SERVER=mysql SOAK_SECONDS=120]
+	$(BIN)/python -m lab.soak $(if $(SERVER),--server $(SERVER)) $(if $(SOAK_SECONDS),--seconds $(SOAK_SECONDS)) $(SOAK)
+
 .PHONY: build
 build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
 	PYTHON_313="$(PYTHON_313)" SAM_CLI_TELEMETRY=0 $(BIN)/sam build
