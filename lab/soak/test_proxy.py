@@ -11,7 +11,8 @@ from typing import Any, get_args
 import pymysql
 import pytest
 
-from lab.soak.proxy import CommitFate, Door, Network
+from lab.soak.proxy import Door, Network
+from lab.soak.weather import CommitFate
 from local.database import LocalDatabase
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lab.soak.faults.kinds import fault
 
 if TYPE_CHECKING:
-    from lab.soak.proxy import CommitFate
     from lab.soak.stage import Stage
+    from lab.soak.weather import CommitFate
 
 
 UNKNOWN = "test_a_connection_lost_during_commit_is_an_unknown_outcome_and_never_replayed"
