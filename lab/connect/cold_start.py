@@ -25,7 +25,7 @@ from local.certificates import write_certificates
 from local.database import LocalDatabase
 from local.environment import ROOT, run
 from local.facts import facts
-from local.invoke import migrate
+from local.migration import migrate
 from local.secrets_manager import SecretsManager
 from local.servers import any_server, find_servers
 from local.template import find_function
