@@ -26,11 +26,15 @@ def targets(sides: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """Each target with what was measured."""
     ours, documented = sides["ours"], sides["documented"]
     added = sides["layer"]["all"] - sides["pymysql"]["all"]
+    whole = documented["all"]
     reached = [
-        ("ten lines with a secret, of the documented way", ours["all"] / documented["all"], 0.45),
+        ("ten lines with a secret, of the documented way", ours["all"] / whole, 0.45),
         ("the same with Secrets Manager behind TLS", _ratio(sides, ", TLS"), 0.45),
         ("its first call, ms", ours["first call"], 40),
         ("the layer's import over PyMySQL's, ms", added, 12),
+        # In the proportion that is asked of orders_api, to what they took with boto3.
+        ("stock_worker, of the documented way", sides["stock_worker"]["all"] / whole, 0.97),
+        ("connection_census, of it", sides["connection_census"]["all"] / whole, 0.74),
         ("orders_api with a secret, ms", sides["orders_api"]["all"], 230),
         ("sales_report with a secret, ms", sides["sales_report"]["all"], 300),
     ]

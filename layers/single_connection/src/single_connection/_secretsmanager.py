@@ -1,7 +1,7 @@
 """GetSecretValue: by one signed request where the environment is Lambda's own, else by boto3.
 
 boto3 costs four fifths of a cold start that reads a secret: its import, a client made from JSON,
-the certificates of 150 authorities. What it alone knows is left to it (see `_route`).
+the certificates of 118 authorities. What it alone knows is left to it (see `_route`).
 """
 
 import contextlib
