@@ -358,6 +358,16 @@ def test_an_alarm_while_it_is_read_comes_through_and_leaves_nothing(
         signal.signal(signal.SIGALRM, before)
 
 
+def test_without_a_thread_to_spare_it_is_said(
+    secrets: SecretsManager, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    assert "can't start new thread" in refused(credentials)
+
+
 def gone() -> None:
     """No reading goes on."""
     until = time.monotonic() + 1.0

@@ -90,9 +90,10 @@ class _Reading:
         """User and password, or None and what is wrong, as the end of a sentence."""
         try:
             self._thread.start()
-            self._thread.join(max(0.0, self._end - time.monotonic()))
         except RuntimeError as error:  # "can't start new thread"
             return None, f"cannot be read ({error})"
+        try:
+            self._thread.join(max(0.0, self._end - time.monotonic()))
         finally:
             self._exchange.abandon()
             if self._thread.is_alive():  # awake now, unless it is in a look-up or in boto3
