@@ -89,10 +89,10 @@ class _Reading:
     def wait(self) -> tuple[Pair | None, str]:
         """User and password, or None and what is wrong, as the end of a sentence."""
         try:
-            self._thread.start()
-        except RuntimeError as error:  # "can't start new thread"
-            return None, f"cannot be read ({error})"
-        try:
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # "can't start new thread"
+                return None, f"cannot be read ({error})"
             self._thread.join(max(0.0, self._end - time.monotonic()))
         finally:
             self._exchange.abandon()
