@@ -151,8 +151,10 @@ class RuntimeApi:
                 self._host.take_response(request_id, body)
             case ("POST", ["invocation", request_id, "error"]):
                 self._host.take_error(request_id, body, error_type)
-            case ("POST", ["init", "error"]):
+            case ("POST", ["init", "error"] | ["restore", "error"]):
                 self._host.take_init_error(body, error_type)
+            case ("GET", ["restore", "next"]):  # SnapStart: the snapshot is taken here
+                return HTTPStatus.OK, {}, b""
             case _:
                 raise RefusedError(
                     HTTPStatus.NOT_FOUND,
