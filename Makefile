@@ -27,11 +27,15 @@ demo: $(VENV)/installed ## See every function answer, then 200 environments agai
 	else echo "No lab/experiment/ here: the experiment is left out."; fi
 
 .PHONY: test
-test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and MySQL
-	$(BIN)/coverage erase
+test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and MySQL; PYTEST=… for some of them
+	@rm -rf build/coverage && mkdir -p build/coverage
 	$(BIN)/coverage run -m pytest -n $(JOBS) $(PYTEST)
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage report $(if $(strip $(PYTEST)),,--fail-under=95)
+
+.PHONY: test-quick
+test-quick: $(VENV)/installed ## The tests that need no server and no time: half a minute
+	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow" $(PYTEST)
 
 # Checks --------------------------------------------------------------------------------------------
 
@@ -214,4 +218,4 @@ lock: $(VENV)/installed ## Resolve the dependencies of pyproject.toml anew
 
 .PHONY: clean
 clean: ## Remove everything that was installed or built
-	rm -rf build .aws-sam .venv .venv-3.13 .venv-checkov .venv-release .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build .aws-sam .venv .venv-3.13 .venv-checkov .venv-release .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -11,7 +11,7 @@ import pytest
 from single_connection.testing import unguarded
 
 from local.database import LocalDatabase
-from local.servers import FLAVORS, Flavor, Server, ServerMissingError, require_server
+from local.servers import FLAVORS, Flavor, Server, ServerMissingError, find_servers, require_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +29,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen = metafunc.config.getoption("--database")
         flavors = FLAVORS if chosen == "all" else (chosen,)
         metafunc.parametrize("server", flavors, indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before `-m` chooses: who asks for a server is marked by that."""
+    for item in items:
+        if {"server", "either_server"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,6 +65,16 @@ def _guards_of_its_own() -> Iterator[None]:
     """No guard of one test, or of a module, refuses what another test connects plainly."""
     with unguarded():
         yield
+
+
+@pytest.fixture(scope="session")
+def either_server(pytestconfig: pytest.Config) -> Server:
+    """A program to start, for what is the same on both servers: the first that is here."""
+    chosen = pytestconfig.getoption("--database")
+    for found in find_servers():
+        if chosen in {"all", found.flavor}:
+            return found
+    return need("mariadb" if chosen == "all" else chosen)
 
 
 @pytest.fixture(scope="session")

@@ -177,6 +177,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_without_lab_every_test_is_collected_and_the_rules_hold(without_lab: Path) -> None:
     collected = run(without_lab, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider")
     assert collected.returncode == 0, collected.stdout[-3000:] + collected.stderr[-3000:]

@@ -14,21 +14,18 @@ import pytest
 from lab.connect import cold_report, report
 from lab.connect import measure as connect
 from local.delay_proxy import DelayProxy
-from local.servers import find_servers
+from local.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def measured(either_server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `python -m lab.connect --quick` writes, at one server and with pure Python."""
-    servers = find_servers()
-    if not servers:
-        pytest.skip("no database server: python -m local.servers install")
     pytest.importorskip("matplotlib")
     output = tmp_path_factory.mktemp("bench")
     sides = ["documented", "with_ca", "kept", "resumed", "early", "ours"]
-    flavor = servers[0].flavor
+    flavor = either_server.flavor
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         arguments = ["--quick", "--server", flavor, "--output", str(output), "--sides", *sides]

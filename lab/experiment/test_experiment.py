@@ -12,7 +12,7 @@ from lab.experiment.chart import draw
 from lab.experiment.measure import claims, main, perform
 from lab.experiment.outcome import TITLES, Outcome, Plan
 from local.fleet import Sample
-from local.servers import find_servers
+from local.servers import Server
 
 PLAN = Plan(environments=13, at_work=2, limit=10, work_seconds=0.6, idle_seconds=0.3)
 
@@ -45,13 +45,10 @@ OURS = outcome("ours", idle=0, failures={})
 
 
 async def test_the_first_two_fill_the_server_and_fail_and_ours_never_holds_more_than_it_uses(
-    tmp_path: Path,
+    either_server: Server, tmp_path: Path
 ) -> None:
-    servers = find_servers()
-    if not servers:
-        pytest.skip("no database server: run `make install-mariadb`")
     text = io.StringIO()
-    report = await perform(servers[0], PLAN, Console(file=text, width=100), tmp_path)
+    report = await perform(either_server, PLAN, Console(file=text, width=100), tmp_path)
     assert report["right"], report["claims"]
     assert len(report["claims"]) == 7
     kept, pooled, ours = report["outcomes"]
@@ -61,7 +58,7 @@ async def test_the_first_two_fill_the_server_and_fail_and_ours_never_holds_more_
     assert ours["calls"] == ours["ok"] > 0
     written = json.loads((tmp_path / "experiment.json").read_text())
     assert written == report
-    assert written["facts"]["server"] == str(servers[0])
+    assert written["facts"]["server"] == str(either_server)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"experiment.json", "connections.svg", "connections.png"}
     assert "ours: no error" in text.getvalue()

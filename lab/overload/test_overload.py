@@ -16,15 +16,8 @@ import pytest
 
 from lab.overload import measure as overload
 from lab.overload import scale
-from local.servers import find_servers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@pytest.fixture
-def no_server_no_benchmark() -> None:
-    if not find_servers():
-        pytest.skip("no database server: run `make install-mariadb` or `make install-mysql`")
 
 
 def started(report: Path) -> subprocess.Popen[str]:
@@ -58,7 +51,7 @@ def running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.usefixtures("no_server_no_benchmark")
+@pytest.mark.usefixtures("either_server")
 def test_a_quick_run_measures_every_side_and_ours_never_fails(tmp_path: Path):
     report_file = tmp_path / "overload.json"
     process = started(report_file)
@@ -78,7 +71,7 @@ def test_a_quick_run_measures_every_side_and_ours_never_fails(tmp_path: Path):
         pytest.skip(f"serverless-mysql was left out: {overload.NODE_MISSING}")
 
 
-@pytest.mark.usefixtures("no_server_no_benchmark")
+@pytest.mark.usefixtures("either_server")
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_process_and_no_file(tmp_path: Path, how: signal.Signals):

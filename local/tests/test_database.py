@@ -19,7 +19,7 @@ import pytest
 from local.certificates import write_certificates
 from local.database import LocalDatabase, LocalDatabaseError
 from local.prepared import prepare
-from local.servers import Server, find_servers, how_to_install
+from local.servers import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 Connect = Callable[..., "pymysql.Connection[Any]"]
@@ -249,12 +249,6 @@ def kind(server: LocalDatabase) -> Server:
     return server.server
 
 
-@pytest.fixture
-def either() -> Server:
-    """For what is the same on both servers."""
-    return next(iter(find_servers()), None) or pytest.skip(how_to_install("mariadb"))
-
-
 def test_what_was_committed_survives_a_kill_and_a_restart_at_the_same_place(
     kind: Server, tmp_path: Path, connect: Connect
 ) -> None:
@@ -327,10 +321,10 @@ def test_a_server_that_starts_leaves_the_temporary_tables_of_another_alone(
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_when_the_parent_dies(
-    either: Server, tmp_path: Path, how: signal.Signals
+    either_server: Server, tmp_path: Path, how: signal.Signals
 ) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, either.flavor, str(tmp_path)],
+        [sys.executable, "-c", PARENT, either_server.flavor, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -408,10 +402,10 @@ def test_it_listens_on_this_machine_only(server: LocalDatabase) -> None:
 
 
 def test_several_workers_preparing_at_once_make_the_data_once(
-    either: Server, tmp_path: Path
+    either_server: Server, tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(3) as workers:
-        made = list(workers.map(lambda _: prepare(either, tmp_path), range(3)))
+        made = list(workers.map(lambda _: prepare(either_server, tmp_path), range(3)))
     assert len(set(made)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", made[0].name])
 

@@ -83,6 +83,7 @@ def test_a_breakpoint_stops_at_this_terminal_longer_than_any_timeout_and_goes_on
     os.close(terminal.descriptor)
 
 
+@pytest.mark.slow
 async def test_with_a_port_the_handler_waits_for_an_editor_and_runs_when_it_attaches(
     tmp_path: Path,
 ) -> None:

@@ -19,7 +19,6 @@ from local.database import LocalDatabase
 from local.demo import Case, Line, invoke_case, is_right, matches, problem_of, read_cases, verdict
 from local.environment import ROOT, Answer
 from local.events import InputError
-from local.servers import find_servers
 from local.template import Function, read_functions
 
 JSON = st.recursive(
@@ -174,8 +173,6 @@ def test_the_last_line_says_what_was_wrong_and_is_green_only_when_all_was_right(
 
 
 def start(output: Path) -> "subprocess.Popen[str]":
-    if not find_servers():
-        pytest.skip("no database server: run `make install-mariadb`")
     return subprocess.Popen(
         [sys.executable, "-m", "local.demo", "--output", str(output)],
         cwd=ROOT,
@@ -185,6 +182,7 @@ def start(output: Path) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.usefixtures("either_server")
 def test_the_demo_is_right_and_its_report_says_of_each_invocation_what_the_server_saw(
     tmp_path: Path,
 ) -> None:
@@ -233,6 +231,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
     return true()
 
 
+@pytest.mark.usefixtures("either_server")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_the_demo_is_ended_no_process_and_no_file_of_it_is_left(
     tmp_path: Path, number: signal.Signals

@@ -356,6 +356,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_the_parent_ends_no_process_of_an_environment_is_left(
     function: Path, number: signal.Signals

@@ -19,7 +19,7 @@ from local.events import EVENTS, event_names, read_event
 from local.invoke import callers_environ, main
 from local.kept import KeptDatabase
 from local.logs import log_lines, readable
-from local.servers import ServerMissingError, find_servers
+from local.servers import ServerMissingError
 from local.template import Function
 
 FUNCTION = Function("Greet", "greet", Path(), "app.lambda_handler", "python3.13", 3, 128, 1, {})
@@ -212,9 +212,8 @@ def test_only_database_settings_of_the_caller_reach_the_function() -> None:
     assert callers_environ({"DATABASE_HOST": "", "DATABASE_PORT": "1"}) is None
 
 
+@pytest.mark.usefixtures("either_server")
 def test_a_throw_away_database_is_there_migrated_and_gone_afterwards() -> None:
-    if not find_servers():
-        pytest.skip("no database server: run `make install-mariadb`")
     if KeptDatabase.running():
         pytest.skip("a database that stays is running: `make database-stop`")
     environ = {name: value for name, value in os.environ.items() if "DATABASE" not in name}

@@ -17,7 +17,9 @@ from local.database import LocalDatabaseError
 from local.environment import ROOT
 from local.fixtures import need
 from local.kept import KeptDatabase
-from local.servers import FLAVORS, Flavor, find_servers
+from local.servers import FLAVORS, Flavor, Server
+
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture
@@ -28,10 +30,8 @@ def flavor(request: pytest.FixtureRequest) -> Flavor:
         if chosen not in {"all", request.param}:
             pytest.skip("another database was asked for")
         return need(request.param).flavor
-    for server in find_servers():
-        if chosen in {"all", server.flavor}:
-            return server.flavor
-    return need("mariadb" if chosen == "all" else chosen).flavor
+    server: Server = request.getfixturevalue("either_server")
+    return server.flavor
 
 
 each_flavor = pytest.mark.parametrize("flavor", FLAVORS, indirect=True)

@@ -248,6 +248,7 @@ sys.exit(pytest.main(["-p", "no:cacheprovider", "-q", "-k", "listens", *sys.argv
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environ", "status", "outcome"),
     [({}, 0, "2 skipped"), ({"CI": "true"}, 1, "1 error")],

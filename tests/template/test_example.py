@@ -95,9 +95,10 @@ def test_the_linters_of_the_starter_read_it_too() -> None:
 
 
 def test_every_variable_of_the_function_is_one_that_the_layer_reads(example: Document) -> None:
-    settings = (ROOT / "layers/single_connection/src/single_connection/_settings.py").read_text()
+    package = ROOT / "layers/single_connection/src/single_connection"
+    source = "".join(path.read_text("utf-8") for path in package.glob("*.py"))
     variables = example["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
-    assert [name for name in variables if f'"{name}"' not in settings] == []
+    assert [name for name in variables if f'"{name}"' not in source] == []
 
 
 def test_its_handler_answers_from_a_real_database_and_leaves_no_connection(

@@ -1,5 +1,6 @@
 """The layer against a real server: by direct calls, and through Lambda's own runtime client."""
 
+import _thread
 import asyncio
 import contextlib
 import json
@@ -90,12 +91,23 @@ def world(database_server: LocalDatabase) -> Iterator[World]:
     world.close()
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """Whatever a test does, the layer leaves no thread and no timer behind."""
+@contextlib.contextmanager
+def no_thread_left(seconds: float = 2.0) -> Iterator[None]:
+    """What starts a thread in the block has ended it, at the latest so many seconds afterwards."""
+    # Counts those too that `threading` knows nothing of, as the one that watches the deadline.
+    before = _thread._count()
     yield
-    left = [one.name for one in threading.enumerate() if one.name.startswith("single-connection")]
-    assert not left
+    until = time.monotonic() + seconds
+    while (left := _thread._count() - before) > 0 and time.monotonic() < until:
+        time.sleep(0.005)
+    assert left <= 0, f"{left} threads are left; with a name: {threading.enumerate()}"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """Whatever a test does, neither it nor the layer leaves a thread or a timer behind."""
+    with no_thread_left():
+        yield
 
 
 @pytest.fixture

@@ -96,6 +96,7 @@ def test_what_lambda_gets_is_pinned_by_hash_and_is_what_the_package_needs_to_run
     assert wanted <= {name.lower() for name in pinned}
 
 
+@pytest.mark.slow
 def test_installed_where_nothing_else_is_the_examples_of_the_readme_hold(
     built: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_the_handler_of_the_readme_has_ten_lines() -> None:
     assert len(BLOCKS[0].splitlines()) == 10
 
 
+@pytest.mark.slow
 def test_the_zip_for_lambda_holds_the_package_and_its_pinned_dependencies(tmp_path: Path) -> None:
     make = ("make", "--silent", "layer-zip", f"DIST={tmp_path}", f"PYTHON={sys.executable}")
     try:
