@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 # lab/ may be deleted, with its targets; the README then still speaks of it.
 LAB = ROOT / "lab"
-LABS_TARGETS = set() if LAB.exists() else {"bench", "bench-overload", "experiment", "soak"}
+LABS_TARGETS = r"bench|experiment|soak"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(LAB.glob("*/*.md"))]
 
 
@@ -46,7 +46,10 @@ def test_every_make_target_of_the_readme_exists() -> None:
     inline = "\n".join(re.findall(r"`(make [^`]+)`", README.replace("\n", " ")))
     used = set(re.findall(r"\bmake ([a-z][a-z0-9.-]*)", shell + "\n" + inline))
     assert used >= {"demo", "test", "invoke", "deploy"}
-    assert used - targets - LABS_TARGETS == set()
+    missing = used - targets
+    if not LAB.exists():
+        missing = {name for name in missing if not re.match(LABS_TARGETS, name)}
+    assert missing == set()
 
 
 def test_the_one_invocation_of_the_readme_answers(server: LocalDatabase) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lab.soak.conduct import outcome_of, what_is_wrong
-from lab.soak.faults.kinds import Fault
+from lab.soak.fault import Fault
 from lab.soak.proxy import Door, Network
 from lab.soak.secret_store import SecretStore
 from local.certificates import Certificates, write_certificates

@@ -12,6 +12,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lab.soak.fault import Fault
+
+__all__ = ["KINDS", "Fault", "Kind", "Strike"]
+
 if TYPE_CHECKING:
     from lab.soak.stage import Stage
 
@@ -44,16 +48,6 @@ class Kind:
     def family(self) -> str:
         """What it befalls: the module it is written in."""
         return self.strike.__module__.rpartition(".")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One line of a schedule; `at` and `lasts` in seconds, `seed` for what it leaves to chance."""
-
-    at: float
-    lasts: float
-    kind: str
-    seed: int
 
 
 KINDS: dict[str, Kind] = {}

@@ -23,7 +23,7 @@ def test_a_thread_that_is_left_fails_the_test_that_left_it(
 ) -> None:
     running, done = threading.Event(), threading.Event()
     with pytest.raises(AssertionError, match="1 threads are left"), no_thread_left(0.05):
-        start(lambda: (running.set(), done.wait()))
+        start(lambda: [step() for step in (running.set, done.wait)])
         running.wait()
     done.set()
 
