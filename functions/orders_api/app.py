@@ -43,6 +43,8 @@ answer_unavailable(app)
 @database.invocation
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one request of an HTTP API, payload format 2.0."""
+    if not isinstance(event, dict) or not event.keys() >= {"rawPath", "requestContext"}:
+        raise InvalidEventError("this is no event of an HTTP API in payload format 2.0")
     try:
         readable = with_json_body(event)
     except ServiceError as error:
@@ -163,7 +165,13 @@ def get_order(order_id: int) -> Order:
 @app.post(
     "/orders",
     status_code=HTTPStatus.CREATED,
-    responses=answers(Order, HTTPStatus.CONFLICT, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, created=True),
+    responses=answers(
+        Order,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        created=True,
+    ),
 )
 def post_order(order: NewOrder, idempotency_key: IdempotencyKey) -> Response[Order]:
     """Place an order: 201; 200 with the same order if this key has placed it before."""
@@ -312,6 +320,14 @@ def read_order(cursor: DictCursor, order_id: int, caller: str) -> Order:
 # What is not caught here is a bug: Lambda counts it as an error, API Gateway answers 500.
 
 
+class InvalidEventError(ValueError):
+    """The function is called by something else than its API, or in another format."""
+
+
+# Ten times what the largest order takes; reading the 6 MB that Lambda takes costs seconds.
+BODY_LIMIT = 65_536
+
+
 def with_json_body(event: dict[str, Any]) -> dict[str, Any]:
     """The event with its body as plain text of JSON.
 
@@ -319,7 +335,7 @@ def with_json_body(event: dict[str, Any]) -> dict[str, Any]:
     a fault of ours.
 
     Raises:
-        ServiceError: 415, or 422 with what is wrong.
+        ServiceError: 413, 415, or 422 with what is wrong.
     """
     body = event.get("body")
     if not body:
@@ -330,14 +346,19 @@ def with_json_body(event: dict[str, Any]) -> dict[str, Any]:
         raise ServiceError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "body: must be application/json by its content-type"
         )
+    if len(body) > BODY_LIMIT:
+        raise ServiceError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"body: must have {BODY_LIMIT} bytes at most"
+        )
     try:
         text = (
             base64.b64decode(body, validate=True).decode() if event.get("isBase64Encoded") else body
         )
         json.loads(text)
     except (ValueError, RecursionError) as error:
+        where = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
         raise ServiceError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, f"body: is not JSON in UTF-8 that can be read: {error}"
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"body: is not JSON in UTF-8 that can be read{where}"
         ) from error
     headers = {**headers, "content-type": content_types.APPLICATION_JSON}
     return {**event, "headers": headers, "body": text, "isBase64Encoded": False}

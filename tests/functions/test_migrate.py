@@ -381,7 +381,7 @@ def test_the_application_user_may_do_its_work_and_no_more(
 
     def execute(statement: str, _: object) -> int:
         try:
-            with database.transaction() as cursor:
+            with database.connection().cursor() as cursor:
                 cursor.execute(statement)
         except pymysql.err.OperationalError as error:
             return int(error.args[0])
