@@ -44,6 +44,14 @@ def test_the_checks_are_everybodys() -> None:
     assert [step["run"] for step in steps if "run" in step] == ["make check", "make demo"]
 
 
+def test_a_commit_is_checked_by_what_make_check_calls() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    [local] = hooks["repos"]
+    called = {hook["entry"].split()[-1] for hook in local["hooks"]}
+    [line] = re.findall(r"^check: (.*?) ##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert called == {*line.split()} - {"test", "test-3.13"} | {"test-quick"}
+
+
 def test_a_release_is_checked_built_as_by_hand_and_attested_whole() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text(encoding="utf-8"))
     assert workflow[True]["push"].keys() == {"tags"}
