@@ -55,8 +55,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialItem
 
     Each message has its share of the time: one that meets a locked row holds up no other.
     """
-    messages = len(event.get("Records") or [None])
-    share = context.get_remaining_time_in_millis() / 1000 / messages
+    messages = event.get("Records") if isinstance(event, dict) else None
+    share = context.get_remaining_time_in_millis() / 1000 / len(messages or [None])
     return process_partial_response(
         event=event,
         record_handler=partial(book_message, seconds=max(1, int(share))),

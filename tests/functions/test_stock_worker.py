@@ -115,6 +115,13 @@ def test_the_same_delivery_with_other_contents_fails_and_says_so(
     assert "was booked as 10 of product 2, and now says 11 of 2" in caplog.text
 
 
+@pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": []}, [], "ping", None])
+def test_an_event_that_is_no_batch_is_refused_with_a_sentence(event: Any) -> None:
+    app = load_function("stock_worker")
+    with pytest.raises(Exception, match="Unexpected batch event type|Invalid event format"):
+        app.lambda_handler(event, context())
+
+
 def test_a_batch_opens_one_connection(app: types.ModuleType, shop: LocalDatabase) -> None:
     before = shop.status("Connections")
     assert work(app, *(delivery(number) for number in range(10))) == []
