@@ -118,7 +118,7 @@ def test_the_same_delivery_with_other_contents_fails_and_says_so(
 @pytest.mark.parametrize("event", [{}, {"Records": None}, {"Records": []}, [], "ping", None])
 def test_an_event_that_is_no_batch_is_refused_with_a_sentence(event: Any) -> None:
     app = load_function("stock_worker")
-    with pytest.raises(Exception, match="Unexpected batch event type|Invalid event format"):
+    with pytest.raises(Exception, match=r"Unexpected batch event type|Invalid event format"):
         app.lambda_handler(event, context())
 
 
