@@ -128,9 +128,7 @@ build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
 
 .PHONY: deploy
 deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for the other section
-	$(BIN)/python -m deploy.preflight --environment $(ENVIRONMENT)
-	$(BIN)/sam deploy --config-env $(ENVIRONMENT) \
-		--parameter-overrides file://build/preflight/$(ENVIRONMENT).yaml $(DEPLOY_FLAGS)
+	$(BIN)/python -m deploy $(ENVIRONMENT) $(DEPLOY_FLAGS)
 
 .PHONY: package
 package: $(VENV)/installed .venv-release/installed ## The layer by itself: wheel, sdist, zip for Lambda, bill of materials

@@ -38,12 +38,18 @@ class _Values:
         self.parameters = {**defaults, **parameters}
 
     def holds(self, condition: Mapping[str, Any]) -> bool:
-        [(function, arguments)] = condition.items()
-        if function == "Fn::Not":
-            return not self.holds(arguments[0])
-        assert function == "Fn::Equals"
-        left, right = map(self.plain, arguments)
-        return bool(left == right)
+        match condition:
+            case {"Condition": str(name)}:
+                return self.holds(self.template["Conditions"][name])
+            case {"Fn::Not": [inner]}:
+                return not self.holds(inner)
+            case {"Fn::And": [*inner]}:
+                return all(map(self.holds, inner))
+            case {"Fn::Or": [*inner]}:
+                return any(map(self.holds, inner))
+            case {"Fn::Equals": [left, right]}:
+                return bool(self.plain(left) == self.plain(right))
+        raise AssertionError(condition)
 
     def exists(self, resource: Mapping[str, Any]) -> bool:
         name = resource.get("Condition")
@@ -62,6 +68,8 @@ class _Values:
                 for key in path:
                     found = found[self.plain(key)]
                 return found
+            case {"Fn::Split": [separator, whole]} if isinstance(self.plain(whole), str):
+                return self.plain(whole).split(separator)
             case {"Fn::If": [name, yes, no]}:
                 return self.plain(yes if self.holds(self.template["Conditions"][name]) else no)
             case dict():

@@ -33,19 +33,38 @@ def statements(resources: Document) -> Iterator[Document]:
 
 @BOTH
 def test_nothing_is_open_to_the_world(resolve: Resolve, proxy: str) -> None:
+    """Nothing lets the world in, and no route leads out but that of the endpoint of S3."""
     resources = resolve(UseProxy=proxy)
-    assert not [node for node in walk(resources) if node in ("0.0.0.0/0", "::/0")]
+    for resource in resources.values():
+        if resource["Type"] == "AWS::EC2::SecurityGroupIngress":
+            assert not {"CidrIp", "CidrIpv6"} & resource["Properties"].keys()
+        assert "SecurityGroupIngress" not in ensure_dict(resource.get("Properties"))
     types = {resource["Type"] for resource in resources.values()}
-    assert not types & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP"}
+    assert not types & {
+        "AWS::EC2::EgressOnlyInternetGateway",
+        "AWS::EC2::EIP",
+        "AWS::EC2::InternetGateway",
+        "AWS::EC2::NatGateway",
+        "AWS::EC2::Route",
+        "AWS::EC2::TransitGatewayAttachment",
+    }
+    gateways = [
+        resource["Properties"]["ServiceName"]["Fn::Sub"]
+        for resource in resources.values()
+        if ensure_dict(resource.get("Properties")).get("VpcEndpointType") == "Gateway"
+    ]
+    assert gateways == ["com.amazonaws.${AWS::Region}.s3"]
 
 
 @BOTH
 def test_rules_name_groups_not_addresses(resolve: Resolve, proxy: str) -> None:
-    """Only the rule to nowhere, which stands for no rule at all, has an address."""
+    """Only the rule to nowhere, which stands for none at all, and the one to S3 have an address."""
     addresses = {
-        node["CidrIp"] for node in walk(resolve(UseProxy=proxy)) if "CidrIp" in ensure_dict(node)
+        (node["CidrIp"], node["FromPort"])
+        for node in walk(resolve(UseProxy=proxy))
+        if "CidrIp" in ensure_dict(node)
     }
-    assert addresses == {"255.255.255.255/32"}
+    assert addresses == {("255.255.255.255/32", 252), ("0.0.0.0/0", 443)}
 
 
 @BOTH
@@ -96,6 +115,8 @@ def test_only_what_looks_after_the_database_reaches_it_past_the_proxy(resolve: R
         if resource["Type"] == "AWS::Serverless::Function"
     }
     operators = {n for n, group in groups.items() if group == [{"Ref": "OperatorSecurityGroup"}]}
+    rest = {n for n, group in groups.items() if group == [{"Ref": "FunctionSecurityGroup"}]}
+    assert rest | operators == groups.keys()
     assert operators == {"Migrate", "ConnectionCensus"}
     for name in operators:
         variables = resources[name]["Properties"]["Environment"]["Variables"]
@@ -131,15 +152,20 @@ def test_no_variable_and_no_default_carries_a_secret(
         for name, value in variables.items():
             if re.search("PASSWORD|TOKEN|KEY", name):
                 assert value == "", name
+            assert "GenerateSecretString" not in str(value)
     assert "resolve:secretsmanager" not in json.dumps(translated, default=str)
-    assert not [n for n in template["Parameters"] if re.search("(?i)password|secret", n)]
+    for name in template["Parameters"]:
+        if re.search("(?i)password|secret", name):
+            assert name.endswith("SecretArn")  # where it is, and not what it is
 
 
 @BOTH
 def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: str) -> None:
     resources = translate(UseProxy=proxy)["Resources"]
-    master = {"Fn::GetAtt": ["DatabaseInstance", "MasterUserSecret.SecretArn"]}
-    application = {"Ref": "ApplicationSecret"}
+    own = {"Fn::GetAtt": ["DatabaseInstance", "MasterUserSecret.SecretArn"]}
+    master = {"Fn::If": ["MakesData", own, {"Ref": "MasterSecretArn"}]}
+    given = {"Ref": "ApplicationSecretArn"}
+    application = {"Fn::If": ["MakesApplicationSecret", {"Ref": "ApplicationSecret"}, given]}
     for name in ("OrdersApi", "StockWorker", "SalesReport", "ConnectionCensus", "Migrate"):
         policies = resources[f"{name}Role"]["Properties"]["Policies"]
         read = [
@@ -172,7 +198,12 @@ def test_the_managed_policies_are_those_the_template_explains(translate: Transla
 
 def test_every_request_must_be_signed(translate: Translate) -> None:
     body = translate()["Resources"]["HttpApi"]["Properties"]["Body"]
-    operations = [operation for path in body["paths"].values() for operation in path.values()]
+    # Every operation has its integration, wherever SAM's Fn::If of a condition has put it.
+    operations = [
+        node
+        for node in walk(body["paths"])
+        if "x-amazon-apigateway-integration" in ensure_dict(node)
+    ]
     assert operations
     assert all(operation["security"] == [{"AWS_IAM": []}] for operation in operations)
 

@@ -11,7 +11,8 @@ from botocore.stub import Stubber
 from samcli.cli.types import CfnParameterOverridesType
 
 from deploy import preflight
-from deploy.preflight import Preflight, RefusedError
+from deploy.preflight import Preflight
+from deploy.questions import RefusedError
 from deploy.settings import SettingsError, read_environment
 from deploy.template import ROOT, read_template
 from tests.template.conftest import Document
@@ -20,18 +21,6 @@ IDENTITY = {
     "UserId": "AIDACKCEVSQ6C2EXAMPLE",
     "Account": "123456789012",
     "Arn": "arn:aws:iam::123456789012:user/someone",
-}
-PREFIX_LIST = {
-    "PrefixLists": [
-        {
-            "PrefixListId": "pl-63a5400a",
-            "AddressFamily": "IPv4",
-            "State": "create-complete",
-            "PrefixListArn": "arn:aws:ec2:us-east-1:aws:prefix-list/pl-63a5400a",
-            "PrefixListName": "com.amazonaws.us-east-1.s3",
-            "OwnerId": "AWS",
-        }
-    ]
 }
 VERSION = {
     "DBEngineVersions": [
@@ -74,11 +63,26 @@ SERVICES = (
 )
 # No new network, no new names: not asked.
 UPDATE: dict[str, Any] = {
+    "describe_vpc_endpoint_services": [],
     "describe_vpcs": [],
     "get_service_quota": [],
     "describe_db_instances": [],
     "describe_log_groups": [],
 }
+# What is asked about a database and its network, and about functions.
+NETWORK = (
+    "describe_vpc_endpoint_services",
+    "describe_db_engine_versions",
+    "describe_availability_zones",
+    "describe_orderable_db_instance_options",
+    "get_account_plan_state",
+    "describe_engine_default_parameters",
+    "get_account_settings",
+    "describe_db_instances",
+    "describe_log_groups",
+    "describe_vpcs",
+    "get_service_quota",
+)
 NO_STACK = ("ValidationError", "Stack with id single-connection-dev does not exist")
 
 
@@ -149,7 +153,7 @@ class Cloud:
         told: dict[tuple[str, str], Any] = {
             ("sts", "get_caller_identity"): IDENTITY,
             ("cloudformation", "describe_stacks"): NO_STACK,
-            ("ec2", "describe_managed_prefix_lists"): PREFIX_LIST,
+            ("ec2", "describe_vpc_endpoint_services"): {"ServiceNames": []},
             ("rds", "describe_db_engine_versions"): VERSION,
             ("ec2", "describe_availability_zones"): ZONES,
             ("rds", "describe_orderable_db_instance_options"): options("db.t3.micro", "a", "b"),
@@ -198,7 +202,6 @@ def test_a_deployment_of_the_defaults_goes_ahead(cloud: Cloud, template: Documen
         "Who": "arn:aws:iam::123456789012:user/someone, account 123456789012",
         "Where": "us-east-1",
         "Stack": "single-connection-dev, new",
-        "S3 prefix list": "pl-63a5400a, as in the template",
         "Database": "db.t3.micro, which db.t2.micro stands for, MySQL 8.4.10: can be ordered",
         "Plan": "paid",
         "Parameters": "all 10 may be set in mysql8.4",
@@ -275,6 +278,7 @@ def test_a_database_that_is_there_never_becomes_its_sibling(
     cloud.willing(
         describe_stacks=[stack("UPDATE_COMPLETE", DatabaseInstanceClass="db.t3.micro")],
         describe_orderable_db_instance_options=[options("db.t3.micro")],
+        describe_availability_zones=[],
         **UPDATE,
     )
     with pytest.raises(RefusedError, match=r"offers no db.t3.micro"):
@@ -314,7 +318,6 @@ def test_a_proxys_larger_reservation_is_asked_for(cloud: Cloud, template: Docume
 
 def test_where_t3_is_not_offered_t4g_is_taken(cloud: Cloud, template: Document) -> None:
     cloud.willing(
-        describe_availability_zones=[ZONES, ZONES],
         describe_orderable_db_instance_options=[
             options("db.t3.micro"),
             options("db.t4g.micro", "a"),
@@ -323,16 +326,75 @@ def test_where_t3_is_not_offered_t4g_is_taken(cloud: Cloud, template: Document) 
     assert ask(cloud, template).run()["DatabaseInstanceClass"] == "db.t4g.micro"
 
 
-def test_a_class_offered_in_other_zones_only_is_refused(cloud: Cloud, template: Document) -> None:
+def test_a_new_stack_takes_the_zones_in_which_its_class_is_offered(
+    cloud: Cloud, template: Document
+) -> None:
+    cloud.willing(describe_orderable_db_instance_options=[options("db.t3.micro", "c")])
+    asked = ask(cloud, template)
+    assert asked.run()["AvailabilityZones"] == "us-east-1c,us-east-1a"
+    assert "not offered in us-east-1a or us-east-1b" in dict(asked.rows)["Zones"]
+
+
+def test_a_class_that_the_chosen_zones_lack_is_refused(cloud: Cloud, template: Document) -> None:
     cloud.willing(
-        describe_availability_zones=[ZONES, ZONES],
+        describe_availability_zones=[ZONES],
         describe_orderable_db_instance_options=[
             options("db.t3.micro", "c"),
             options("db.t4g.micro"),
         ],
     )
     with pytest.raises(RefusedError, match=r"offers no db.t2.micro with MySQL 8.4.10"):
-        ask(cloud, template).run()
+        ask(cloud, template, AvailabilityZones="us-east-1a,us-east-1b").run()
+
+
+def test_a_stack_never_parts_with_the_database_that_it_made(
+    cloud: Cloud, template: Document
+) -> None:
+    deployed = stack("UPDATE_COMPLETE", DatabaseInstanceClass="db.t3.micro")
+    deployed["Stacks"][0]["Outputs"] = [{"OutputKey": "DatabaseHost", "OutputValue": "its.own"}]
+    cloud.willing(describe_stacks=[deployed])
+    with pytest.raises(RefusedError, match=r"made a database of its own \(its.own\)"):
+        ask(cloud, template, DatabaseHost="another").run()
+
+
+def test_a_database_that_is_there_is_asked_nothing_about(cloud: Cloud, template: Document) -> None:
+    cloud.willing(**{name: [] for name in NETWORK if name != "get_account_settings"})
+    given = {"SubnetIds": "subnet-1", "FunctionSecurityGroupId": "sg-1", "MasterSecretArn": "arn:x"}
+    asked = ask(cloud, template, DatabaseHost="db.example", **given)
+    assert asked.run()["ReserveConcurrency"] == "true"
+    assert dict(asked.rows)["Data"] == "a database that is there, db.example"
+
+
+def test_what_a_database_that_is_there_needs_is_named_at_once(
+    cloud: Cloud, template: Document
+) -> None:
+    cloud.willing()
+    with pytest.raises(
+        RefusedError, match="SubnetIds, FunctionSecurityGroupId, MasterSecretArn, DatabaseInst"
+    ):
+        ask(cloud, template, DatabaseHost="db.example", UseProxy="true").run()
+
+
+def test_the_data_alone_reserves_nothing(cloud: Cloud, template: Document) -> None:
+    cloud.willing(get_account_settings=[])
+    assert ask(cloud, template, DataOnly="true").run() == {"DataOnly": "true"}
+
+
+def test_the_rules_of_the_template_ask_for_what_the_preflight_asks_for(template: Document) -> None:
+    asserted = " ".join(
+        assertion["AssertDescription"]
+        for rule in template["Rules"].values()
+        for assertion in rule["Assertions"]
+    )
+    for name in (
+        "SubnetIds",
+        "FunctionSecurityGroupId",
+        "MasterSecretArn",
+        "DatabaseInstanceIdentifier",
+        "DatabaseSecurityGroupId",
+        "VpcId",
+    ):
+        assert name in asserted
 
 
 def test_a_version_that_rds_withdrew_is_refused(cloud: Cloud, template: Document) -> None:
@@ -365,20 +427,35 @@ def test_a_stack_that_failed_to_be_made_is_refused(cloud: Cloud, template: Docum
         ask(cloud, template).run()
 
 
-def test_another_prefix_list_than_the_templates_is_refused(
+def test_a_region_whose_roots_are_not_shipped_is_refused_with_where_they_are(
     cloud: Cloud, template: Document
 ) -> None:
-    template["Mappings"]["S3PrefixLists"]["us-east-1"]["Id"] = "pl-00000000"
-    with pytest.raises(RefusedError, match=r"put `us-east-1: \{ Id: pl-63a5400a \}`"):
-        ask(cloud.willing(), template).run()
+    for where, url in (
+        ("ap-southeast-7", "https://truststore.pki.rds.amazonaws.com/ap-southeast-7/"),
+        ("us-gov-west-1", "https://truststore.pki.us-gov-west-1.rds.amazonaws.com/us-gov-west-1/"),
+        ("cn-north-1", "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/cn-north-1/"),
+    ):
+        cloud.willing(**{name: [] for name in NETWORK})
+        with pytest.raises(RefusedError, match=f"no RDS roots of {where}.*{url}"):
+            Preflight(cloud.client, where, "single-connection-dev", {}, template).run()
 
 
-def test_a_region_without_a_prefix_list_says_which_line_to_add(
+def test_a_region_of_ones_own_authorities_is_not_asked_for_roots(
     cloud: Cloud, template: Document
 ) -> None:
-    del template["Mappings"]["S3PrefixLists"]["us-east-1"]
-    with pytest.raises(RefusedError, match=r"no prefix list for S3 in us-east-1.*pl-63a5400a"):
-        ask(cloud.willing(), template).run()
+    given = {"DatabaseCaFile": "/var/task/authorities.pem"}
+    asked = Preflight(
+        cloud.willing().client, "ap-southeast-7", "single-connection-dev", given, template
+    )
+    asked.run()
+
+
+def test_a_region_without_the_endpoints_is_refused(cloud: Cloud, template: Document) -> None:
+    cloud.willing(
+        describe_vpc_endpoint_services=[("InvalidServiceName", "does not exist")],
+    )
+    with pytest.raises(RefusedError, match="bring a network and a database"):
+        ask(cloud, template).run()
 
 
 @pytest.mark.parametrize("name", ["Shop", "a--b", "x-", "-x", "1a", "a_b", "a" * 64, ""])
@@ -435,9 +512,9 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(cloud: Cloud, template:
     denied = [("AccessDenied", "not authorized")]
     cloud.willing(
         describe_stacks=denied,
-        describe_managed_prefix_lists=[("UnauthorizedOperation", "not authorized")],
+        describe_vpc_endpoint_services=[("UnauthorizedOperation", "not authorized")],
         describe_db_engine_versions=denied,
-        describe_availability_zones=denied,
+        describe_availability_zones=[],
         describe_orderable_db_instance_options=denied,
         describe_engine_default_parameters=denied,
         get_account_settings=[("AccessDeniedException", "not authorized")],
@@ -452,9 +529,8 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(cloud: Cloud, template:
     unknown = {question for question, answer in asked.rows if answer.startswith("unknown, ")}
     assert unknown == {
         "Stack",
-        "S3 prefix list",
+        "Endpoints",
         "MySQL",
-        "Zones",
         "Database",
         "Parameters",
         "Plan",
@@ -546,6 +622,14 @@ def test_a_refused_command_fails_in_one_sentence(
     assert said.err.startswith("Not deployed. The stack single-connection-dev is in state")
     assert said.err.count("\n") == 1
     assert "Who" in said.out
+
+
+def test_sam_takes_a_file_that_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "BUILD", tmp_path)
+    written = preflight.write_parameters("dev", {})
+    assert CfnParameterOverridesType().convert((f"file://{written}",), None, None) == {}
 
 
 def test_no_region_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,11 +131,15 @@ def test_the_service_token_stays_the_same_for_ever(translate: Translate) -> None
 def test_migrations_wait_for_all_they_need_and_outlive_it_on_deletion(
     translate: Translate,
 ) -> None:
+    """Everything that the function needs to reach the database, its secrets and S3."""
     resources = translate()["Resources"]
-    waits = set(resources["DatabaseMigration"]["DependsOn"])
-    assert waits <= resources.keys()
-    assert {"S3Endpoint", "SecretsEndpoint", "DatabaseFromOperators"} <= waits
-    assert {name for name in resources if name.endswith("Routes")} <= waits
+    [condition, waits, otherwise] = migration(translate())["WaitsFor"]["Fn::If"]
+    assert condition == "MakesData"
+    assert otherwise == {"Ref": "AWS::NoValue"}
+    names = {node["Ref"] for node in waits}
+    kinds = ("AWS::EC2::VPCEndpoint", "AWS::EC2::SubnetRouteTableAssociation")
+    assert {n for n, r in resources.items() if r["Type"] in kinds} <= names
+    assert {"DatabaseFromOperators", "EndpointFromOperators"} <= names
 
 
 def test_cloudformation_waits_for_all_three_tries_of_migrate(translate: Translate) -> None:
@@ -186,7 +190,9 @@ def test_functions_take_the_proxy_only_once_it_has_its_target(resolve: Resolve) 
     assert proxied
     for name, function in proxied.items():
         assert {"Ref": "DatabaseProxyTargets"} in function["Tags"].values(), name
-        assert "DatabaseFromFunctions" in resources[name]["DependsOn"]
+    for name, function in functions(resolve(UseProxy="false")).items():
+        if is_proxied(function):
+            assert {"Ref": "DatabaseFromFunctions"} in function["Tags"].values(), name
     rules = {
         name
         for name, resource in resources.items()

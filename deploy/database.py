@@ -1,0 +1,182 @@
+"""What is asked about a database that will be made: class, version, parameters, plan and names."""
+
+from botocore.exceptions import ClientError
+
+from deploy.questions import Questions, RefusedError
+
+# Where the small t3 is not offered, its Graviton sibling of the same memory is.
+SIBLINGS = {"db.t2.": "db.t4g.", "db.t3.": "db.t4g.", "db.t4g.": "db.t3."}
+# What an account on the free plan is allowed (FreeTierRestrictionError).
+FREE_PLAN_RETENTION_DAYS = 1
+
+
+def choose_class(asked: Questions) -> None:
+    """The class as it is wanted, or its sibling; zones in which it can be had."""
+    wanted = asked.parameter("DatabaseInstanceClass")
+    candidates = [wanted]
+    for prefix, other in SIBLINGS.items():
+        if wanted.startswith(prefix) and asked.is_new:
+            candidates.append(wanted.replace(prefix, other))
+    version = default_version(asked)
+    for name in candidates:
+        provisioned = asked.budget(name).provisioned
+        offered = orderable(asked, provisioned, version)
+        if offered is None:
+            return
+        if offered and settle_zones(asked, offered):
+            standing = "" if name == provisioned else f", which {name} stands for"
+            asked.say("Database", f"{provisioned}{standing}, MySQL {version}: can be ordered")
+            if name != wanted:
+                asked.parameters["DatabaseInstanceClass"] = name
+            return
+    raise RefusedError(
+        f"RDS offers no {wanted} with MySQL {version} in the availability zones of this stack in "
+        f"{asked.region}: choose another DatabaseInstanceClass, AvailabilityZones or region."
+    )
+
+
+def default_version(asked: Questions) -> str:
+    """The minor version RDS takes for the template's."""
+    major = str(asked.template["Resources"]["DatabaseInstance"]["Properties"]["EngineVersion"])
+    answer = asked.ask(
+        "MySQL",
+        "rds:DescribeDBEngineVersions",
+        lambda: asked.client("rds").describe_db_engine_versions(
+            Engine="mysql", EngineVersion=major, DefaultOnly=True
+        ),
+    )
+    if answer is None:
+        return major
+    versions: list[dict[str, str]] = answer["DBEngineVersions"]
+    if not versions:
+        raise RefusedError(
+            f"RDS offers no MySQL {major} in {asked.region}: set EngineVersion and Family in "
+            "template.yaml to one that `aws rds describe-db-engine-versions` lists."
+        )
+    return versions[0]["EngineVersion"]
+
+
+def orderable(asked: Questions, instance_class: str, version: str) -> set[str] | None:
+    """The zones in which RDS makes it; None if that may not be asked."""
+    options = asked.ask(
+        "Database",
+        "rds:DescribeOrderableDBInstanceOptions",
+        lambda: asked.client("rds").describe_orderable_db_instance_options(
+            Engine="mysql", EngineVersion=version, DBInstanceClass=instance_class, Vpc=True
+        ),
+    )
+    if options is None:
+        return None
+    return {
+        zone["Name"]
+        for option in options["OrderableDBInstanceOptions"]
+        for zone in option["AvailabilityZones"]
+    }
+
+
+def settle_zones(asked: Questions, offered: set[str]) -> bool:
+    """Whether one of the stack's zones is among `offered`; a new stack takes other zones if not."""
+    zones = asked.ask(
+        "Zones",
+        "ec2:DescribeAvailabilityZones",
+        lambda: asked.client("ec2").describe_availability_zones(
+            Filters=[{"Name": "zone-type", "Values": ["availability-zone"]}]
+        ),
+    )
+    if zones is None:
+        return True
+    every = sorted(zone["ZoneName"] for zone in zones["AvailabilityZones"])
+    chosen = asked.parameter("AvailabilityZones")
+    ours = chosen.split(",") if chosen else every[:2]
+    if offered.intersection(ours):
+        return True
+    if chosen or not asked.is_new or len(every) < 2:
+        return False
+    first = min(offered)
+    second = next(zone for zone in every if zone != first)
+    asked.parameters["AvailabilityZones"] = f"{first},{second}"
+    asked.say("Zones", f"{first} and {second}: the database is not offered in {' or '.join(ours)}")
+    return True
+
+
+def check_plan(asked: Questions) -> None:
+    """The free plan refuses what costs more than its credits are meant for."""
+    answer = asked.ask(
+        "Plan",
+        "freetier:GetAccountPlanState",
+        lambda: asked.client("freetier").get_account_plan_state(),
+    )
+    if answer is None:
+        return
+    if answer["accountPlanType"] != "FREE":
+        asked.say("Plan", "paid")
+        return
+    provisioned = asked.budget(asked.parameter("DatabaseInstanceClass")).provisioned
+    if not provisioned.endswith(".micro"):
+        raise RefusedError(
+            f"The account is on the free plan, where RDS makes no {provisioned}: choose a "
+            "micro class, or upgrade the account's plan."
+        )
+    said = "free, which allows micro classes and one day of backups"
+    if int(asked.parameter("BackupRetentionInDays")) > FREE_PLAN_RETENTION_DAYS:
+        asked.parameters["BackupRetentionInDays"] = str(FREE_PLAN_RETENTION_DAYS)
+        said += ": BackupRetentionInDays will be 1"
+    asked.say("Plan", said)
+
+
+def check_parameters(asked: Questions) -> None:
+    """All that the parameter group sets may be set."""
+    group = asked.template["Resources"]["DatabaseParameters"]["Properties"]
+    family = group["Family"]
+
+    def describe() -> set[str]:
+        pages = asked.client("rds").get_paginator("describe_engine_default_parameters")
+        return {
+            parameter["ParameterName"]
+            for page in pages.paginate(DBParameterGroupFamily=family)
+            for parameter in page["EngineDefaults"]["Parameters"]
+            if parameter.get("IsModifiable")
+        }
+
+    changeable = asked.ask("Parameters", "rds:DescribeEngineDefaultParameters", describe)
+    if changeable is None:
+        return
+    if refused := sorted(set(group["Parameters"]) - changeable):
+        raise RefusedError(
+            f"RDS lets nobody change {', '.join(refused)} in {family}: remove that from "
+            "DatabaseParameters in template.yaml."
+        )
+    asked.say("Parameters", f"all {len(group['Parameters'])} may be set in {family}")
+
+
+def check_names_are_free(asked: Questions) -> None:
+    """A new stack makes an instance and log groups of its own name."""
+
+    def find_instance() -> bool:
+        try:
+            asked.client("rds").describe_db_instances(DBInstanceIdentifier=asked.stack)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "DBInstanceNotFound":
+                return False
+            raise
+        return True
+
+    if asked.ask("Names", "rds:DescribeDBInstances", find_instance):
+        raise RefusedError(
+            f"There is a database instance called {asked.stack} already, which this stack would "
+            "be the second to make: choose another stack_name in samconfig.toml."
+        )
+    prefix = f"/aws/rds/instance/{asked.stack}/"
+    answer = asked.ask(
+        "Names",
+        "logs:DescribeLogGroups",
+        lambda: asked.client("logs").describe_log_groups(logGroupNamePrefix=prefix),
+    )
+    if answer and answer["logGroups"]:
+        names = [group["logGroupName"] for group in answer["logGroups"]]
+        removal = "; ".join(f"aws logs delete-log-group --log-group-name {n}" for n in names)
+        raise RefusedError(
+            f"An earlier database called {asked.stack} left its logs behind, and this stack "
+            f"would make the same log groups: remove them (`{removal}`), or choose another "
+            "stack_name in samconfig.toml."
+        )
