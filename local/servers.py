@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from local import debian
+
 Flavor = Literal["mariadb", "mysql"]
 FLAVORS: tuple[Flavor, ...] = ("mariadb", "mysql")
 NAMES: dict[Flavor, str] = {"mariadb": "MariaDB", "mysql": "MySQL"}
 BUILD = Path(__file__).resolve().parent.parent / "build"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # Servers live in sbin, which an ordinary user's PATH lacks; Homebrew keeps MySQL off it when
 # MariaDB is installed too, and the other way round.
@@ -221,27 +222,29 @@ def _install_mariadb() -> None:
     if os.geteuid() != 0:
         root = ["sudo", "-n", *root]
         try:
-            _run([*root, "true"])
-        except (OSError, ServerMissingError) as error:
+            debian.run([*root, "true"])
+        except (OSError, debian.DebianError) as error:
             raise ServerMissingError(
                 f"Installing MariaDB needs root: {BY_HAND['mariadb']}."
             ) from error
     apt_install = [*root, "apt-get", "install", "-y", "--no-install-recommends"]
     _progress("Installing mariadb-server-core")
     try:
-        _run([*apt_install, "mariadb-server-core"])
-    except ServerMissingError:  # the package lists may be missing or old
-        _run([*root, "apt-get", "update"])
-        _run([*apt_install, "mariadb-server-core"])
+        debian.run([*apt_install, "mariadb-server-core"])
+    except debian.DebianError:  # the package lists may be missing or old
+        try:
+            debian.run([*root, "apt-get", "update"])
+            debian.run([*apt_install, "mariadb-server-core"])
+        except debian.DebianError as error:
+            raise ServerMissingError(str(error)) from error
     _progress("")
 
 
 def _unpack_mysql(destination: Path) -> None:
     """Unpack MySQL and all it depends on; whole or not at all."""
-    missing = [name for name in ("apt-get", "dpkg-deb") if not shutil.which(name)]
-    if missing or not KEYRING.exists():
+    if missing := debian.missing():
         raise ServerMissingError(
-            f"Unpacking MySQL needs Debian's {', '.join(missing) or KEYRING}, which is not here: "
+            f"Unpacking MySQL needs Debian's {', '.join(missing)}, which is not here: "
             f"{BY_HAND['mysql']}."
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -252,79 +255,21 @@ def _unpack_mysql(destination: Path) -> None:
             shutil.rmtree(destination)
         work = Path(tempfile.mkdtemp(prefix=".mysql-", dir=destination.parent))
         try:
-            archives = _download(work / "apt", "mysql-server-core")
+            _progress("Downloading MySQL and its libraries from Debian unstable (about 80 MB)")
+            archives = debian.download(work / "apt", "sid", "mysql-server-core")
             for done, archive in enumerate(archives):
                 _progress(f"Unpacking {done + 1} of {len(archives)}: {archive.name}")
-                _run(["dpkg-deb", "-x", str(archive), str(work / "root")])
+                debian.unpack(archive, work / "root")
             _progress("")
             if not _unpacked(work / "root"):
                 raise ServerMissingError(
                     f"The MySQL packages of Debian unstable held no mysqld: {BY_HAND['mysql']}."
                 )
             (work / "root").rename(destination)
+        except debian.DebianError as error:
+            raise ServerMissingError(f"{error}. {NAMES['mysql']}: {BY_HAND['mysql']}.") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-
-
-def _download(apt: Path, package: str) -> list[Path]:
-    """Fetch a package of Debian unstable and all it needs, with an apt state of its own.
-
-    Only directories are overridden: proxies and credentials set up for the host's apt still hold.
-    An empty status file makes apt believe nothing is installed, so that every library comes along.
-    """
-    for directory in ("state/lists/partial", "cache/archives/partial", "none"):
-        (apt / directory).mkdir(parents=True)
-    (apt / "status").touch()
-    (apt / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} sid main\n")
-    (apt / "apt.conf").write_text(
-        f"""
-        Dir::State "{apt}/state";
-        Dir::State::status "{apt}/status";
-        Dir::Cache "{apt}/cache";
-        Dir::Etc::SourceList "{apt}/sources.list";
-        Dir::Etc::SourceParts "{apt}/none";
-        Dir::Etc::Preferences "{apt}/none/preferences";
-        Dir::Etc::PreferencesParts "{apt}/none";
-        APT::Install-Recommends "false";
-        // As root, apt would fetch as its own user, who may not read a directory of root's.
-        APT::Sandbox::User "root";
-        // The hooks of the host's apt look after the host.
-        #clear APT::Update::Post-Invoke;
-        #clear APT::Update::Post-Invoke-Success;
-        """
-    )
-    # -c is read last; a file in APT_CONFIG would be read first, and the host's would win.
-    apt_get = ["apt-get", "-c", str(apt / "apt.conf")]
-    _progress("Reading the package list of Debian unstable")
-    _run([*apt_get, "update"])
-    _progress("Downloading MySQL and its libraries (about 80 MB)")
-    _run([*apt_get, "install", "-y", "--download-only", package])
-    return sorted((apt / "cache/archives").glob("*.deb"))
-
-
-def _mirror() -> str:
-    """The mirror this machine's apt already uses for Debian itself, not for security updates."""
-    wanted = ["--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages"]
-    targets = subprocess.run(
-        ["apt-get", "indextargets", *wanted], capture_output=True, text=True, check=False
-    )
-    for target in targets.stdout.splitlines():
-        origin, label, uri = target.split("|", 2)
-        if origin == label == "Debian":
-            return uri
-    raise ServerMissingError(
-        "This machine's apt knows no mirror of Debian to take MySQL from (if it is a Debian, run "
-        f"`apt-get update` first): {BY_HAND['mysql']}."
-    )
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no reason given"]
-        raise ServerMissingError(f"`{' '.join(command)}` failed: {' '.join(said[-3:])}")
 
 
 def _progress(text: str) -> None:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from local import debian
 from local.docker.daemon import HOW_TO_INSTALL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,6 @@ NAME = "sam-single-connection/lambda-python:3.13"
 # The first Debian with Python 3.13 of its own. Nothing of it is installed on this machine: the
 # packages are unpacked into a folder.
 SUITE = "trixie"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PACKAGES = (
     "busybox-static",  # sam builds on the image with `mv`, `chmod` and `cp`
     "libpython3.13-stdlib",
@@ -69,7 +69,7 @@ def build() -> Path:
     tarball = CACHE / f"lambda-python-{recipe}.tar"
     if tarball.exists():
         return tarball
-    if not (shutil.which("apt-get") and Path(KEYRING).exists()):
+    if debian.missing():
         raise ImageError(
             "the base image is made from Debian's packages, and this machine is no Debian; "
             "with internet access leave it out: `sam local` pulls AWS's own image"
@@ -80,7 +80,10 @@ def build() -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="image-") as name:
         work = Path(name)
         root = work / "root"
-        _unpack_debian(work / "apt", root)
+        try:
+            _unpack_debian(work / "apt", root)
+        except debian.DebianError as error:
+            raise ImageError(f"{error}; or let `sam local` pull AWS's own image") from error
         _install_runtime(work / "constraints.txt", root / "var/runtime")
         unfinished = work / tarball.name
         _run(["tar", "-C", str(root), "--owner=0", "--group=0", "-cf", str(unfinished), "."])
@@ -92,26 +95,7 @@ def build() -> Path:
 
 def _unpack_debian(apt: Path, root: Path) -> None:
     """Python and its libraries, downloaded by an apt that keeps all its state in `apt`."""
-    (apt / "lists/partial").mkdir(parents=True)
-    (apt / "archives/partial").mkdir(parents=True)
-    (apt / "status").touch()
-    source = f"deb [signed-by={KEYRING}] {_debian_archive()} {SUITE} main\n"
-    (apt / "sources.list").write_text(source)
-    options = {
-        "Dir::Etc::SourceList": apt / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State::Lists": apt / "lists",
-        "Dir::State::Status": apt / "status",
-        "Dir::Cache": apt,
-        "Acquire::Languages": "none",
-        "Acquire::Retries": 3,
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "root",  # its own user could not write into the private folders
-        "Debug::NoLocking": "true",
-    }
-    get = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in options.items())]
-    _run([*get, "update"])
-    _run([*get, "--yes", "--download-only", "install", *PACKAGES])
+    archives = debian.download(apt, SUITE, *PACKAGES)
     # Debian's merged /usr: `base-files` would make these links, were its scripts run.
     for link in ("bin", "lib", "lib64", "sbin"):
         (root / "usr" / link).mkdir(parents=True, exist_ok=True)
@@ -119,8 +103,8 @@ def _unpack_debian(apt: Path, root: Path) -> None:
     for folder in ("dev", "opt", "proc", "root", "run", "sys", "tmp", "var/task", "var/runtime"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
-    for package in sorted((apt / "archives").glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(root)])
+    for archive in archives:
+        debian.unpack(archive, root)
     for command in COMMANDS:
         (root / "usr/bin" / command).symlink_to("busybox")
 
@@ -136,18 +120,6 @@ def _install_runtime(constraints: Path, target: Path) -> None:
     bootstrap = target / "bootstrap"
     bootstrap.write_text(BOOTSTRAP)
     bootstrap.chmod(0o755)
-
-
-def _debian_archive() -> str:
-    """Where this machine's apt gets Debian from."""
-    query = ("Identifier: Packages", "Origin: Debian", "Label: Debian")
-    known = _run(["apt-get", "indextargets", *query, "--format", "$(REPO_URI)"]).split()
-    if not known:
-        raise ImageError(
-            "apt-get knows no package list of Debian on this machine: run `apt-get update` first; "
-            "on another distribution let `sam local` pull AWS's own image"
-        )
-    return known[0]
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from local import debian as debian_packages
 from local import servers
 from local.servers import (
     ServerMissingError,
@@ -164,7 +165,7 @@ chmod +x "$lib/ld-linux-x86-64.so.2"; touch "$3/usr/sbin/mysqld"
 
 @pytest.fixture
 def debian(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(servers, "KEYRING", put(tmp_path / "keyring.gpg", ""))
+    monkeypatch.setattr(debian_packages, "KEYRING", put(tmp_path / "keyring.gpg", ""))
     put(
         bare / "apt-get",
         APT_GET.format(log=tmp_path, install='touch "$state/cache/archives/mysql_9.7.deb"'),
