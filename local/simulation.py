@@ -19,6 +19,8 @@ from typing import Protocol
 
 from single_connection import _admission as layer
 
+from local.fleet import percentile
+
 # Time held: seconds, drawn anew for each connection.
 Held = Callable[[random.Random], float]
 
@@ -103,8 +105,7 @@ class Run:
 
     def percentile(self, share: float) -> float:
         """The latency below which `share` of the successes lie."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+        return percentile(sorted(self.latencies), share) if self.latencies else 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -318,9 +318,3 @@ def run(invoke: Invoke, begin: float, end: float) -> Sample:
             sample.latencies.append(ended - started)
             sample.held.append(outcome.held)
     return sample
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of them lie; 0 where there is none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -28,8 +28,9 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lab.overload.clients import ROOT, STATEMENT, TIMEOUT, Crowd, Sample, percentile
+from lab.overload.clients import ROOT, STATEMENT, TIMEOUT, Crowd, Sample
 from local.database import LocalDatabase
+from local.fleet import percentile
 from local.servers import Flavor, Server, find_servers, how_to_install, locked
 
 REPORT = ROOT / "build" / "bench" / "overload.json"
@@ -171,7 +172,7 @@ def measure(
         "failures": dict(sample.failures),
     }
     for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-        figures[name] = percentile(sample.latencies, share) if successes else None
+        figures[name] = percentile(sorted(sample.latencies), share) if successes else None
     if successes:
         figures["of_fifo"] = figures["p99"] * throughput / callers
     return figures

@@ -18,6 +18,7 @@ from single_connection import Database, Settings
 
 from layers.single_connection.tests.network import Proxy
 from local.database import LocalDatabase, Session
+from local.delay_proxy import DelayProxy
 from local.environment import Answer, Environment
 
 HANDLERS = Path(__file__).parent / "handlers"
@@ -113,6 +114,18 @@ def _no_thread_is_left() -> Iterator[None]:
 @pytest.fixture
 def proxy(world: World) -> Iterator[Proxy]:
     with Proxy(world.server.host, world.server.port) as proxy:
+        yield proxy
+
+
+# Long beside anything computed here, even on a busy machine, so that what is said in one breath
+# arrives in one.
+ROUND_TRIP = 0.04
+
+
+@pytest.fixture
+def far_away(world: World) -> Iterator[DelayProxy]:
+    """The server at the end of a long line, on which turns are counted."""
+    with DelayProxy(world.server.host, world.server.port, ROUND_TRIP) as proxy:
         yield proxy
 
 

@@ -13,14 +13,12 @@ class Proxy:
 
     Attributes:
         port: Connect here instead of to the server.
-        turns: How often the client spoke and then the server: round trips, over all connections.
     """
 
     def __init__(self, host: str, port: int, *, bind: str = "127.0.0.1") -> None:
         self._server = (host, port)
         self._listener = socket.create_server((bind, 0))
         self.port: int = self._listener.getsockname()[1]
-        self.turns = 0
         self.pause = 0.0
         self._swallowing = threading.Event()
         self._on_client: Callable[[], bool] | None = None
@@ -81,7 +79,6 @@ class Proxy:
 
     def _pass(self, client: socket.socket, server: socket.socket) -> None:
         ends = {client: server, server: client}
-        last = server
         while not self._closed.is_set() and ends:
             ready, _, _ = select.select(list(ends), [], [], 0.05)
             for source in ready:
@@ -91,9 +88,6 @@ class Proxy:
                     data = b""
                 if self._swallowing.is_set():
                     return  # both ends stay open, and nobody reads them
-                if source is server and last is client:
-                    self.turns += 1
-                last = source
                 told = self._on_client if source is client else self._on_server
                 if data and told is not None and not told():
                     self._on_client = self._on_server = None

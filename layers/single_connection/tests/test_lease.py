@@ -13,6 +13,7 @@ from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, body, function
 from layers.single_connection.tests.network import Proxy
+from local.delay_proxy import DelayProxy
 
 
 @pytest.fixture
@@ -99,18 +100,20 @@ def test_the_lease_counts_from_the_connect_not_from_the_start_of_waiting(things:
     assert invoke(database, variables, 6.0) == {"wait_timeout": "4"}
 
 
-def test_the_whole_set_up_costs_no_round_trip_of_its_own(things: World, proxy: Proxy) -> None:
+def test_the_whole_set_up_costs_no_round_trip_of_its_own(
+    things: World, far_away: DelayProxy
+) -> None:
     """Greeting, TLS, authentication, answer: the limits travel with the first statement."""
-    database = things.database(port=proxy.port)
+    database = things.database(port=far_away.port)
 
     def query() -> None:
         with database.connection().cursor() as cursor:
             cursor.execute("SELECT 1")
 
     def turns(work: Any) -> int:
-        before = proxy.turns
+        before = far_away.turns
         invoke(database, work)
-        return proxy.turns - before
+        return far_away.turns - before
 
     turns(query)  # what is learnt once: TLS session, authentication cache
     connected, queried = turns(database.connection), turns(query)

@@ -3,23 +3,12 @@
 from typing import Any
 
 import pymysql
-import pytest
 from pymysql.cursors import DictCursor
 from single_connection import Database
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World
 from local.delay_proxy import DelayProxy
-
-# Long beside anything computed here, even on a busy machine, so that what is said in one breath
-# arrives in one.
-ROUND_TRIP = 0.04
-
-
-@pytest.fixture
-def far_away(world: World) -> Any:
-    with DelayProxy(world.server.host, world.server.port, ROUND_TRIP) as proxy:
-        yield proxy
 
 
 def waits(proxy: DelayProxy, database: Database) -> tuple[int, int]:
