@@ -81,6 +81,10 @@ invoke: $(VENV)/installed ## Invoke one function: make invoke FUNCTION=orders_ap
 	@$(BIN)/python -m local.invoke "$${FUNCTION-}" "$${EVENT-}" \
 		--debug "$(if $(filter command,$(firstword $(origin DEBUG))),$(DEBUG))"
 
+.PHONY: serve
+serve: $(VENV)/installed ## The whole stack on localhost, with a page [PORT=8000]
+	@$(BIN)/python -m local.serve $(if $(PORT),--port $(PORT))
+
 .PHONY: database
 database: $(VENV)/installed ## Start a database that stays, for invoke, serve and sql [SERVER=mysql]
 	@$(BIN)/python -m local.keep start $(if $(SERVER),--server $(SERVER))

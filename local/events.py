@@ -15,11 +15,15 @@ class InputError(ValueError):
 
 
 def event_names(function: str, events: Path = EVENTS) -> list[str]:
-    """The short names of a function's events."""
-    return sorted(
+    """The short names of a function's events, in the order of expected.json."""
+    names = {
         file.name.removeprefix(f"{function}.").removesuffix(".json")
         for file in events.glob(f"{function}.*.json")
-    )
+    }
+    expected = events / "expected.json"
+    order = list(json.loads(expected.read_text())) if expected.exists() else []
+    places = {name.removeprefix(f"{function}."): place for place, name in enumerate(order)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
 def read_event(given: str, function: str = "", events: Path = EVENTS) -> Any:

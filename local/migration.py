@@ -44,13 +44,13 @@ def migration_function() -> Function:
     )
 
 
-async def migrate(database: LocalDatabase) -> Answer:
-    """Bring the database up to date.
+async def migrate(database: LocalDatabase, function: Function | None = None) -> Answer:
+    """Bring the database up to date, through the template's function or the one given.
 
     Raises:
         MigrationError: the function answered anything but success.
     """
-    function = migration_function()
+    function = function or migration_function()
     async with function.environment(database_environ(function, database)) as environment:
         answer = await environment.invoke({})
     if answer.status != "ok":

@@ -94,7 +94,8 @@ class Observer:
                 with contextlib.suppress(pymysql.err.Error):  # it may be closed already
                     connection.close()
             else:
-                connection._force_close()  # a goodbye from a forked child would end its parent's
+                # A goodbye from a forked child would end its parent's.
+                connection._force_close()  # type: ignore[attr-defined]
 
     def _connect(self) -> pymysql.Connection[DictCursor]:
         if self._connection and self._owner != os.getpid():

@@ -7,7 +7,7 @@ its own `DATABASE_*` instead.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Function:
     memory: int
     reserved_concurrency: int | None
     environ: Mapping[str, str]
+    events: Mapping[str, Any] = field(default_factory=dict)  # what calls it, by name
 
     def environment(self, environ: Mapping[str, str], *, debug: Debug | None = None) -> Environment:
         """An execution environment of it; `environ` wins over the template's variables."""
@@ -71,14 +72,7 @@ def read_functions(
     Raises:
         TemplateError: the file is missing, is no YAML, or is no template with functions.
     """
-    try:
-        document = yaml_parse(template.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise TemplateError(f"{template} does not exist; expected a SAM template there") from error
-    except yaml.YAMLError as error:
-        raise TemplateError(f"{template} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict):
-        raise TemplateError(f"{template} has no Resources; expected a SAM template")
+    document = _read(template)
     values = _Values(document, parameters or {})
     shared = document.get("Globals", {}).get("Function", {})
     functions = {}
@@ -88,6 +82,27 @@ def read_functions(
             function = _function(logical_id, shared, own, values, template.parent)
             functions[function.name] = function
     return functions
+
+
+def api_is_signed(template: Path = TEMPLATE) -> bool:
+    """Whether an HTTP API of the template asks its callers for IAM, by default."""
+    return any(
+        resource.get("Type") == "AWS::Serverless::HttpApi"
+        and (resource.get("Properties", {}).get("Auth") or {}).get("DefaultAuthorizer") == "AWS_IAM"
+        for resource in _read(template)["Resources"].values()
+    )
+
+
+def _read(template: Path) -> dict[str, Any]:
+    try:
+        document = yaml_parse(template.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TemplateError(f"{template} does not exist; expected a SAM template there") from error
+    except yaml.YAMLError as error:
+        raise TemplateError(f"{template} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict):
+        raise TemplateError(f"{template} has no Resources; expected a SAM template")
+    return document
 
 
 def find_function(name: str, template: Path = TEMPLATE) -> Function:
@@ -140,6 +155,7 @@ def _function(
         memory=int(value("MemorySize", DEFAULT_MEMORY)),
         reserved_concurrency=None if reserved is None else int(reserved),
         environ=environ,
+        events=value("Events", {}),
     )
 
 
