@@ -8,6 +8,7 @@ belong to their caller; another's are not there.
 import base64
 import hashlib
 import json
+import re
 from collections import Counter
 from datetime import UTC
 from http import HTTPStatus
@@ -20,10 +21,10 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import (
     RequestValidationError,
     ResponseValidationError,
 )
-from aws_lambda_powertools.event_handler.openapi.params import Header, Query
+from aws_lambda_powertools.event_handler.openapi.params import Header, Path, Query
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 from pymysql.cursors import DictCursor
 from single_connection import Database
 from single_connection.powertools import answer_unavailable
@@ -107,6 +108,16 @@ class Problem(BaseModel):
     message: str
 
 
+def in_digits(given: Any) -> Any:
+    """What stands in a path or a query for a number; to pydantic "1.0", "+1" and "1_0" do, too."""
+    if isinstance(given, str) and not re.fullmatch(r"-?[0-9]+", given):
+        raise ValueError("must be a number in digits")
+    return given
+
+
+Id = Annotated[int, BeforeValidator(in_digits), Path()]
+After = Annotated[int, Field(ge=0), BeforeValidator(in_digits), Query()]
+Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(in_digits), Query()]
 # Printable, no spaces: a UUID, or an identifier of the client's own.
 IdempotencyKey = Annotated[
     str, Header(alias="Idempotency-Key", min_length=8, max_length=64, pattern=r"^[!-~]+$")
@@ -130,9 +141,7 @@ def answers(model: Any, *problems: HTTPStatus, created: bool = False) -> dict[in
 
 
 @app.get("/products", responses=answers(list[Product]))
-def list_products(
-    after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int, Query(ge=1, le=100)] = 50
-) -> list[Product]:
+def list_products(after: After = 0, limit: Limit = 50) -> list[Product]:
     """The products whose id is greater than `after`, at most `limit` of them."""
     with database.connection().cursor(DictCursor) as cursor:  # one query needs no transaction
         cursor.execute(
@@ -143,7 +152,7 @@ def list_products(
 
 
 @app.get("/products/<product_id>", responses=answers(Product, HTTPStatus.NOT_FOUND))
-def get_product(product_id: int) -> Product:
+def get_product(product_id: Id) -> Product:
     """One product."""
     with database.connection().cursor(DictCursor) as cursor:
         cursor.execute(
@@ -156,7 +165,7 @@ def get_product(product_id: int) -> Product:
 
 
 @app.get("/orders/<order_id>", responses=answers(Order, HTTPStatus.NOT_FOUND))
-def get_order(order_id: int) -> Order:
+def get_order(order_id: Id) -> Order:
     """One order of the caller's."""
     with database.transaction() as cursor:
         return read_order(cursor, order_id, caller())

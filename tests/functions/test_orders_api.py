@@ -75,10 +75,15 @@ def test_what_is_not_there_is_404_with_a_sentence(app: types.ModuleType, path: s
     assert set(body) == {"message"}
 
 
-def test_an_id_that_is_no_number_is_422_and_needs_no_database() -> None:
-    status, problem = answer(load_function("orders_api"), request("GET", "/products/abc"))
+@pytest.mark.parametrize("number", ["abc", "1.0", "+1", "1_0", "1e2", "%201", "1" * 5_000])
+def test_an_id_that_is_no_number_is_422_and_needs_no_database(number: str) -> None:
+    app = load_function("orders_api")
+    status, problem = answer(app, request("GET", f"/products/{number}"))
     assert status == 422
     assert problem["message"].startswith("path.product_id")
+    status, problem = answer(app, request("GET", "/products", query={"limit": number}))
+    assert status == 422
+    assert problem["message"].startswith("query.limit")
 
 
 def test_names_keep_every_character(app: types.ModuleType) -> None:
