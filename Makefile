@@ -118,7 +118,7 @@ bench-cold: build $(VENV)/installed servers ## CPU until the first answer of a c
 	PYTHON_313="$(PYTHON_313)" $(BIN)/python -m lab.connect.cold_start
 
 .PHONY: bench-overload
-bench-overload: $(VENV)/installed $(VENV)/rivals servers ## Up to ten times more callers than connections
+bench-overload: $(VENV)/installed $(VENV)/rivals servers ## Up to ten times more callers than connections, beside a queue and five others
 	$(BIN)/python -m lab.overload
 
 # The same seed strikes the same faults: SOAK="--seed 7". SOAK="--write-docs" renews docs/faults.md.

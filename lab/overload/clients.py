@@ -20,22 +20,11 @@ import struct
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
-import pymysql
-import sqlalchemy
-import sqlalchemy.pool
-from single_connection import Database, DatabaseBusyError, SingleConnectionError
-from single_connection.testing import LambdaContext
-
-ROOT = Path(__file__).resolve().parents[2]
-
-STATEMENT = "SELECT SLEEP(0.02)"
-# Lambda's timeout for an invocation here; what takes longer has failed.
-TIMEOUT = 15.0
+from lab.overload.sides import SECONDS, SIDES, STATEMENT, TIMEOUT, Invoke
 
 
 @dataclass
@@ -63,106 +52,6 @@ class Sample:
         self.attempts += other.attempts
         self.failures.update(other.failures)
         self.completed += other.completed
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One invocation: attempts made, seconds held, and the failure if it failed."""
-
-    attempts: int
-    held: float
-    failure: str | None = None
-
-
-Invoke = Callable[[], Outcome]
-
-
-def plain(environ: Mapping[str, str], context: ssl.SSLContext) -> Invoke:
-    """PyMySQL, connected and closed in each call; the verified TLS context is made once."""
-    arguments: dict[str, Any] = _arguments(environ, context)
-
-    def invoke() -> Outcome:
-        began = time.monotonic()
-        try:
-            connection = pymysql.connect(**arguments)
-            try:
-                with connection.cursor() as cursor:
-                    cursor.execute(STATEMENT)
-                    cursor.fetchall()
-            finally:
-                connection.close()
-        except pymysql.err.OperationalError as error:
-            return Outcome(1, 0.0, str(error.args[0]))
-        return Outcome(1, time.monotonic() - began)
-
-    return invoke
-
-
-def null_pool(environ: Mapping[str, str], context: ssl.SSLContext) -> Invoke:
-    """SQLAlchemy with NullPool, what its documentation advises where pooling does not fit."""
-    arguments = _arguments(environ, context)
-    engine = sqlalchemy.create_engine(
-        "mysql+pymysql://", connect_args=arguments, poolclass=sqlalchemy.pool.NullPool
-    )
-    statement = sqlalchemy.text(STATEMENT)
-
-    def invoke() -> Outcome:
-        began = time.monotonic()
-        try:
-            with engine.connect() as connection:
-                connection.execute(statement).fetchall()
-        except sqlalchemy.exc.OperationalError as error:
-            return Outcome(1, 0.0, str(error.orig.args[0]) if error.orig else "?")
-        return Outcome(1, time.monotonic() - began)
-
-    return invoke
-
-
-def ours(environ: Mapping[str, str], _context: ssl.SSLContext) -> Invoke:
-    """The layer as a handler uses it, with a deadline; its policy learns as it would in Lambda."""
-    database = Database.from_environment(environ)
-    seen: dict[str, float] = {}
-
-    @database.invocation
-    def handler(_event: Any, _context: Any) -> None:
-        connection = database.connection()
-        # Only the invocation itself knows how often it knocked; telemetry would print it.
-        measured = database._running().measured
-        seen["began"] = time.monotonic() - measured.connect_seconds
-        seen["attempts"] = measured.attempts
-        with connection.cursor() as cursor:
-            cursor.execute(STATEMENT)
-            cursor.fetchall()
-
-    def invoke() -> Outcome:
-        seen.update(began=0.0, attempts=1)
-        try:
-            handler(None, LambdaContext(TIMEOUT))
-        except DatabaseBusyError as busy:
-            return Outcome(busy.attempts, 0.0, str(busy.code))
-        except (SingleConnectionError, pymysql.err.Error) as error:
-            return Outcome(int(seen["attempts"]), 0.0, type(error).__name__)
-        return Outcome(int(seen["attempts"]), time.monotonic() - seen["began"])
-
-    return invoke
-
-
-SIDES: dict[str, Callable[[Mapping[str, str], ssl.SSLContext], Invoke]] = {
-    "plain": plain,
-    "null_pool": null_pool,
-    "ours": ours,
-}
-
-
-def _arguments(environ: Mapping[str, str], context: ssl.SSLContext) -> dict[str, Any]:
-    return {
-        "host": environ["DATABASE_HOST"],
-        "port": int(environ["DATABASE_PORT"]),
-        "user": environ["DATABASE_USER"],
-        "password": environ["DATABASE_PASSWORD"],
-        "database": environ["DATABASE_NAME"],
-        "ssl": context,
-    }
 
 
 class Crowd:
@@ -201,11 +90,14 @@ class Crowd:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._leader, 0)
 
-    def play(self, side: str, callers: int, begin: float, end: float) -> None:
+    def play(
+        self, side: str, callers: int, begin: float, end: float, sleep: float = SECONDS
+    ) -> None:
         """Let the first `callers` be `side` from now to `end`, counting from `begin`."""
-        order = json.dumps({"side": side, "begin": begin, "end": end}).encode() + b"\n"
+        order = {"side": side, "begin": begin, "end": end, "sleep": sleep}
+        line = json.dumps(order).encode() + b"\n"
         for sock in self._callers[:callers]:
-            sock.sendall(order)
+            sock.sendall(line)
 
     def collect(self, callers: int) -> Sample:
         """What they saw, once all have ended their last invocation."""
@@ -259,7 +151,7 @@ def _lead(
         context = ssl.create_default_context(cafile=environ["DATABASE_CA_FILE"])
         invokers = {side: SIDES[side](environ, context) for side in sides}
         for invoke in invokers.values():
-            invoke()
+            invoke(STATEMENT.format(SECONDS))
         gc.collect()
         gc.freeze()  # so that a collection in a child does not copy what they share
         for sock in theirs:
@@ -290,7 +182,8 @@ def _live(
         with sock.makefile("rb") as orders:
             for line in orders:
                 order = json.loads(line)
-                sample = run(invokers[order["side"]], order["begin"], order["end"])
+                statement = STATEMENT.format(order["sleep"])
+                sample = run(invokers[order["side"]], statement, order["begin"], order["end"])
                 told = pickle.dumps(sample)
                 sock.sendall(struct.pack("<I", len(told)) + told)
     except OSError:
@@ -301,11 +194,11 @@ def _live(
         os._exit(0)
 
 
-def run(invoke: Invoke, begin: float, end: float) -> Sample:
+def run(invoke: Invoke, statement: str, begin: float, end: float) -> Sample:
     """Invoke again and again until `end`; only what began after `begin` counts."""
     sample = Sample()
     while (started := time.monotonic()) < end:
-        outcome = invoke()
+        outcome = invoke(statement)
         ended = time.monotonic()
         if outcome.failure is None and begin <= ended <= end:
             sample.completed += 1

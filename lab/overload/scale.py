@@ -16,7 +16,9 @@ from typing import Any
 from rich.progress import track
 from single_connection import _admission as layer
 
-from lab.overload.measure import HERE, ROOT, save, write_between_markers
+from lab.overload.measure import HERE
+from lab.overload.report import save, write_between_markers
+from lab.overload.sides import ROOT
 from local.simulation import Cpu, Run, arrivals, closed_loop, spread
 
 REPORT = ROOT / "build" / "bench" / "scale.json"

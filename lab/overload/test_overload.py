@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -14,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from lab.overload import measure as overload
-from lab.overload import scale
+from lab.overload import node, scale, scenes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -61,14 +61,24 @@ def test_a_quick_run_measures_every_side_and_ours_never_fails(tmp_path: Path):
     sides = {"plain", "null_pool", "ours"}
     if shutil.which("npm"):
         sides.add("serverless_mysql")
+    if importlib.util.find_spec("tenacity"):
+        sides.add("backoff")
+    if shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"):
+        sides.add("queue")
+        assert report["results"]["2"]["queue"]["success"] == 1.0
+        assert report["results"]["2"]["queue"]["refused_by_server"] == 0
+    assert set(report["slow"]["2"]) == sides & set(scenes.PATIENT)
+    assert report["slow"]["2"]["ours"]["p50"] > 0.2
+    assert report["published"]["30"]["ours"]["success"] == 1.0
+    assert report["published"]["30"]["ours"]["peak"] <= 30 + 1
     for load in ("1", "2"):
         assert set(report["results"][load]) == sides
         assert report["results"][load]["ours"]["success"] == 1.0
-        assert report["results"][load]["ours"]["peak"] <= overload.LIMIT + 1
+        assert report["results"][load]["ours"]["peak"] <= scenes.LIMIT + 1
     assert report_file.with_suffix(".svg").exists()
     assert report_file.with_suffix(".png").exists()
     if "serverless_mysql" not in sides:
-        pytest.skip(f"serverless-mysql was left out: {overload.NODE_MISSING}")
+        pytest.skip(f"serverless-mysql was left out: {node.NODE_MISSING}")
 
 
 @pytest.mark.usefixtures("either_server")

@@ -3,7 +3,7 @@
 // event loop, which costs them less than a process each would.
 //
 // Orders come as JSON, one a line, on standard input:
-//   {"callers": 10, "begin": <monotonic seconds>, "end": <monotonic seconds>}
+//   {"callers": 10, "begin": <monotonic seconds>, "end": <monotonic seconds>, "sleep": <seconds>}
 // and each is answered by one line with what its invocations saw. Ends when the input does.
 
 'use strict'
@@ -13,7 +13,6 @@ const readline = require('readline')
 const serverlessMysql = require('serverless-mysql')
 
 const [size, timeout] = [Number(process.argv[2]), Number(process.argv[3])]
-const statement = process.argv[4]
 // CLOCK_MONOTONIC in seconds, the same clock as Python's time.monotonic().
 const now = () => Number(process.hrtime.bigint()) / 1e9
 
@@ -36,18 +35,18 @@ class Environment {
     })
   }
 
-  async invoke () {
-    await this.mysql.query(statement)
+  async invoke (sleep) {
+    await this.mysql.query(`SELECT SLEEP(${sleep})`)
     await this.mysql.end()
   }
 
   // Lambda ends an invocation at its timeout, whatever it is doing.
-  async invokeWithin (seconds) {
+  async invokeWithin (seconds, sleep) {
     let timer
     const late = new Promise((resolve, reject) => {
       timer = setTimeout(() => reject(new Error('timeout')), seconds * 1000)
     })
-    const work = this.invoke()
+    const work = this.invoke(sleep)
     work.catch(() => {}) // when it loses the race
     try {
       await Promise.race([work, late])
@@ -56,12 +55,12 @@ class Environment {
     }
   }
 
-  async run ({ begin, end }, sample) {
+  async run ({ begin, end, sleep }, sample) {
     for (let started = now(); started < end; started = now()) {
       this.attempts = 0
       let failure = null
       try {
-        await this.invokeWithin(timeout)
+        await this.invokeWithin(timeout, sleep)
       } catch (error) {
         failure = error.message.includes('Too many connections') ? '1040' : error.message
         // A failure that costs nothing would starve the event loop and every other environment.
