@@ -197,6 +197,10 @@ class LocalDatabase:
         self._launch(ports_may_change=False)
 
     @property
+    def _observer_port(self) -> int:
+        return self.observer.port
+
+    @property
     def pid(self) -> int:
         """The server's process id."""
         if not self._process:

@@ -236,7 +236,10 @@ def resumed(door: Door) -> Work:
 
 def _opened(door: Door, *, early: bool, newest: ssl.TLSVersion | None = None) -> Work:
     from single_connection import _driver as driver
+    from single_connection._deadline import Deadline
+    from single_connection._early import EarlyRequest
     from single_connection._lease import Lease
+    from single_connection._opening import Opening
     from single_connection._tls import ResumingContext
 
     tls = ResumingContext(door.ca_file)
@@ -245,16 +248,17 @@ def _opened(door: Door, *, early: bool, newest: ssl.TLSVersion | None = None) ->
     target = driver.Target(
         host=door.host,
         port=door.port,
+        addresses=(door.host,),
         name=door.name,
         user=door.user,
         password=door.password,
         tls=tls,
+        early=EarlyRequest() if early else None,
     )
 
     def work() -> object:
-        if not early:
-            tls.take_request(door.host)
-        connection = driver.open_connection(target, Lease(3.0))
+        opening = Opening(Deadline(3.0, 0.5))
+        connection = driver.open_connection(target, Lease(3.0), opening, opening.deadline.soft)
         with contextlib.closing(connection), connection.cursor() as cursor:
             cursor.execute(STATEMENT)
             return cursor.fetchone()

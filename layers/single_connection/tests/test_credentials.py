@@ -213,7 +213,7 @@ def test_the_password_shows_in_no_repr_and_no_message(world: World) -> None:
     def work() -> None:
         connection = database.connection()
         shown.append(repr(connection) + repr(vars(connection)))
-        shown.append(repr(database._door._target()))
+        shown.append(repr(database._connector) + repr(vars(database._connector)))
 
     database.invocation(lambda _e, _c: work())({}, LambdaContext())
     assert secret not in "".join(shown)

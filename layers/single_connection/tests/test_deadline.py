@@ -17,8 +17,7 @@ from single_connection import (
     DeadlineError,
     OutsideInvocationError,
 )
-from single_connection._deadline import LONGEST_INVOCATION, Deadline
-from single_connection._invocation import Invocation
+from single_connection._deadline import LONGEST_DEADLINE, Deadline, seconds_left
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, body, function
@@ -149,7 +148,7 @@ def test_a_half_read_cursor_kept_beyond_its_invocation_tells_its_reader_and_nobo
         assert kept[0].fetchone() == ("a",)
 
     invoke(database, work)
-    with pytest.raises(pymysql.err.OperationalError, match="before the last row"):
+    with pytest.raises(OutsideInvocationError, match="after its invocation had ended"):
         kept[0].fetchone()  # None would say that there are no more
     kept[0].close()
     kept.clear()
@@ -329,31 +328,66 @@ def test_a_rush_of_threads_at_the_end_neither_hangs_nor_leaks(things: World) -> 
 
 
 class _Context:
-    def __init__(self, milliseconds: int) -> None:
-        self.get_remaining_time_in_millis = lambda: milliseconds
+    def __init__(self, milliseconds: Any) -> None:
+        self._milliseconds = milliseconds
+
+    def get_remaining_time_in_millis(self) -> Any:
+        if isinstance(self._milliseconds, Exception):
+            raise self._milliseconds
+        return self._milliseconds
 
 
 def test_where_less_than_twice_the_margin_is_left_half_of_it_is_the_margin() -> None:
-    deadline = Deadline(_Context(600), 0.5)
+    deadline = Deadline(0.6, 0.5)
     assert deadline.hard - deadline.soft == pytest.approx(0.3)
-    assert Deadline(_Context(3000), 0.5).left() == pytest.approx(2.5, abs=0.05)
+    assert Deadline(3.0, 0.5).left() == pytest.approx(2.5, abs=0.05)
 
 
-def test_a_context_that_does_not_tell_the_time_has_lambdas_longest() -> None:
-    assert Deadline(object(), 0.5).left() == pytest.approx(LONGEST_INVOCATION - 0.5, abs=0.05)
+@pytest.mark.parametrize(
+    "context",
+    [None, {}, object(), _Context("soon"), _Context(None), _Context(float("nan")),
+     _Context(ValueError("no")), _Context(3j)],
+)  # fmt: skip
+def test_a_context_that_does_not_tell_the_time_is_refused(context: Any) -> None:
+    """Without an end there is no lease and no cut: none is assumed in silence."""
+    with pytest.raises(TypeError, match="tells no time"):
+        Database.from_environment({}).invocation(lambda _event, _context: "done")({}, context)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "seconds"),
+    [(0, 0), (-5, 0), (1, 0.001), (float("inf"), LONGEST_DEADLINE), (float("-inf"), 0),
+     (10**400, LONGEST_DEADLINE), (10**13, LONGEST_DEADLINE)],
+)  # fmt: skip
+def test_a_time_that_no_platform_can_wait_for_is_capped(
+    milliseconds: float, seconds: float
+) -> None:
+    assert seconds_left(_Context(milliseconds)) == seconds
+
+
+def test_a_method_is_marked_as_a_function_is_and_its_context_counts(things: World) -> None:
+    database = things.database()
+
+    class Api:
+        @database.invocation
+        def handle(self, event: Any, context: Any) -> None:
+            database.connection().query("SELECT SLEEP(20)")
+
+    with pytest.raises(DeadlineError):
+        Api().handle({}, LambdaContext(1.5))
 
 
 def test_a_deadline_that_passes_while_the_connection_opens_is_not_missed(things: World) -> None:
     """The watch begins before there is anything to cut: it finds nothing, and comes no more."""
     database = things.database()
-    opens = database._open
+    opens = database._connector.open
 
-    def slowly(invocation: Invocation) -> Any:
-        connection = opens(invocation)
-        time.sleep(max(0.0, invocation.deadline.left()) + 0.05)
+    def slowly(opening: Any, context: Any, measured: Any) -> Any:
+        connection = opens(opening, context, measured)
+        time.sleep(max(0.0, opening.deadline.left()) + 0.05)
         return connection
 
-    database._open = slowly
+    database._connector.open = slowly  # type: ignore[method-assign]
 
     def work() -> None:
         for _ in range(2):

@@ -212,9 +212,13 @@ def test_connections_to_anything_else_pass_untouched(world: World) -> None:
 
 def test_an_address_that_is_not_known_refuses_nothing() -> None:
     database = Database.from_environment({})
-    assert not database._guard._is_database(("127.0.0.1", 3306))
-    nowhere = Guard(lambda: ("no-such-host.invalid", 3306))
-    assert not nowhere._is_database(("127.0.0.1", 3306))
+    assert not Guard(database._connector).is_database(("127.0.0.1", 3306))  # type: ignore[arg-type]
+
+    class Nowhere:
+        def address(self) -> tuple[str, int]:
+            return "no-such-host.invalid", 3306
+
+    assert not Guard(Nowhere()).is_database(("127.0.0.1", 3306))
 
 
 def test_a_connection_to_another_port_costs_the_guard_no_look_up(
@@ -476,15 +480,20 @@ def test_somebody_elses_session_is_never_killed(world: World) -> None:
                 patch.setattr(
                     "single_connection._driver.connection.end_of", lambda _sock: "10.0.0.1:1"
                 )
-                return database._door.kill_ends(frozenset({theirs.host}), time.monotonic() + 1)
+                return database._connector.end_leaks(frozenset({theirs.host}), time.monotonic() + 1)
 
-        database._guard.find_leaks = list  # type: ignore[method-assign]
+        database._connector.find_leaks = list  # type: ignore[method-assign]
         assert invoke(database, kill) is False
         assert [one.id for one in world.sessions()] == [theirs.id]
-        # And a number from before the server was started is not used against who has it now.
-        assert invoke(
-            database, lambda: database._door.kill_session(theirs.id, 1e9, time.monotonic() + 1)
-        )
+
+        def kill_by_a_number_that_is_not_ours() -> bool:
+            """As a greeting may name it, in plain text, or from before the server restarted."""
+            connection = database.connection()
+            connection.ping()
+            connection.claimed_id, connection.mark = theirs.id, "nobodys"
+            return database._connector.end(connection, time.monotonic() + 1)
+
+        assert not invoke(database, kill_by_a_number_that_is_not_ours)
         assert [one.id for one in world.sessions()] == [theirs.id]
     finally:
         elsewhere.kill()
@@ -650,7 +659,7 @@ def test_fifty_threads_of_one_invocation_share_its_one_connection(world: World) 
     def ask() -> None:
         try:
             connection = database.connection()
-            with connection.in_use, connection.cursor() as cursor:
+            with connection.cursor() as cursor:
                 cursor.execute("SELECT CONNECTION_ID()")
                 [(number,)] = cursor.fetchall()
                 numbers.add(number)

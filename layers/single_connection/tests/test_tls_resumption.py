@@ -13,7 +13,11 @@ from typing import Any, Self
 import pytest
 from single_connection import Database, DatabaseBusyError, SettingsError
 from single_connection import _driver as driver
+from single_connection._connector import MySQLConnector
+from single_connection._deadline import Deadline
+from single_connection._early import EarlyRequest
 from single_connection._lease import Lease
+from single_connection._opening import Opening
 from single_connection._tls import ResumingContext
 from single_connection.testing import LambdaContext
 
@@ -30,9 +34,9 @@ def handshakes(monkeypatch: pytest.MonkeyPatch) -> Handshakes:
     seen: Handshakes = []
     verified = ResumingContext.verified
 
-    def note(self: ResumingContext, host: str, request: bytes, *, reused: bool) -> None:
+    def note(self: ResumingContext, host: str, *, reused: bool) -> None:
         seen.append((host, reused))
-        verified(self, host, request, reused=reused)
+        verified(self, host, reused=reused)
 
     monkeypatch.setattr(ResumingContext, "verified", note)
     return seen
@@ -55,6 +59,12 @@ def resumptions(database: Database, handshakes: Handshakes, *work: Callable[[], 
         step()
         assert ask(database) == (42,)
     return [reused for _, reused in handshakes]
+
+
+def early(database: Database) -> EarlyRequest:
+    """What is said early to this database."""
+    assert isinstance(database._connector, MySQLConnector)
+    return database._connector._early
 
 
 def reload_tls(world: World) -> None:
@@ -124,16 +134,20 @@ def target(world: World, tls: ResumingContext, **changes: Any) -> driver.Target:
     named: dict[str, Any] = {
         "host": environ["DATABASE_HOST"],
         "port": world.server.port,
+        "addresses": ("127.0.0.1",),
         "name": environ["DATABASE_NAME"],
         "user": environ["DATABASE_USER"],
         "password": environ["DATABASE_PASSWORD"],
         "tls": tls,
+        "early": EarlyRequest(),
     }
     return driver.Target(**(named | changes))
 
 
 def connect(where: driver.Target) -> None:
-    with contextlib.closing(driver.open_connection(where, Lease(5))) as connection:
+    opening = Opening(Deadline(5, 0.5))
+    opened = driver.open_connection(where, Lease(5), opening, opening.deadline.soft)
+    with contextlib.closing(opened) as connection:
         connection.query("SELECT 42")
 
 
@@ -159,7 +173,7 @@ def test_nothing_is_kept_of_a_handshake_that_was_not_verified(
     for _ in range(2):
         with pytest.raises(SettingsError, match="could not be verified"):
             connect(target(world, tls))
-    assert (handshakes, tls.ticket("127.0.0.1"), tls.take_request("127.0.0.1")) == ([], None, b"")
+    assert (handshakes, tls.ticket("127.0.0.1")) == ([], None)
 
 
 def test_another_server_in_its_place_is_verified_and_refused(
@@ -182,7 +196,8 @@ def test_a_server_that_greets_differently_is_asked_again_in_the_usual_order(
 ) -> None:
     database = world.database()
     ask(database)
-    database._door._tls._request = b"\x20\0\0\1" + bytes(32)  # not what PyMySQL will want to say
+    # Not what PyMySQL will want to say.
+    early(database)._request = b"\x20\0\0\1" + bytes(32)
     assert resumptions(database, handshakes, nothing, nothing) == [True, True]
 
 
@@ -271,8 +286,7 @@ def test_a_full_server_is_understood_though_it_resets_the_connection(
         pytest.skip("needs no server: once is enough")
     database = world.database(port=full_server)
     for _ in range(20):
-        tls = database._door._tls
-        tls._host, tls._request = "127.0.0.1", b"\x20\0\0\1" + bytes(32)
+        early(database).verified("127.0.0.1", b"\x20\0\0\1" + bytes(32), early=True)
         with pytest.raises(DatabaseBusyError) as busy:
             database.invocation(lambda _event, _context: database.connection())(
                 {}, LambdaContext(0.1)

@@ -7,8 +7,13 @@ from typing import Any
 
 import pymysql
 import pytest
-from single_connection import CommitOutcomeUnknownError, Database
-from single_connection._driver import DictCursor
+from pymysql.cursors import DictCursor
+from single_connection import (
+    CommitOutcomeUnknownError,
+    Database,
+    TransactionControlError,
+    UncommittedWorkError,
+)
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World
@@ -375,8 +380,8 @@ def test_a_connection_lost_during_commit_is_an_unknown_outcome_and_never_replaye
     assert things.things()["a"] == (11 if arrived else 1)
 
 
-def test_a_block_inside_a_transaction_begun_by_hand_does_not_commit_it(things: World) -> None:
-    """START TRANSACTION would commit implicitly what is open: it is a savepoint there too."""
+def test_a_block_inside_a_transaction_begun_by_hand_is_refused_and_names_it(things: World) -> None:
+    """START TRANSACTION would commit implicitly what is open; a savepoint would commit nothing."""
     database = things.database()
 
     def work() -> None:
@@ -384,28 +389,29 @@ def test_a_block_inside_a_transaction_begun_by_hand_does_not_commit_it(things: W
         connection.begin()
         with connection.cursor(DictCursor) as cursor:
             add(cursor, "a")
-        with database.transaction() as cursor:
-            add(cursor, "b")
-        connection.rollback()
+        with pytest.raises(TransactionControlError, match=r"by hand \(begun at .*in work\)"):
+            with database.transaction() as inner:
+                add(inner, "b")
+        with pytest.raises(TransactionControlError):
+            database.transactional(lambda inner: add(inner, "b"))()
+        connection.commit()
 
     invoke(database, work)
-    assert things.things() == {"a": 1, "b": 1}
+    assert things.things() == {"a": 11, "b": 1}
 
 
-def test_ddl_commits_implicitly_as_the_server_has_it(things: World) -> None:
-    """Not ours to prevent: docs/ways-out.md says so."""
+def test_ddl_which_would_commit_half_of_a_block_is_refused_in_it(things: World) -> None:
     things.server.execute("GRANT CREATE ON shop.* TO 'application'@'%'")
     database = things.database()
 
     def work() -> None:
-        with pytest.raises(ValueError, match="after"):
-            with database.transaction() as cursor:
-                add(cursor, "a")
-                cursor.execute("CREATE TABLE more (n INT)")
-                raise ValueError("after")
+        with database.transaction() as cursor:
+            add(cursor, "a")
+            cursor.execute("CREATE TABLE more (n INT)")
 
-    invoke(database, work)
-    assert things.things()["a"] == 11
+    with pytest.raises(TransactionControlError, match="CREATE TABLE was refused"):
+        invoke(database, work)
+    assert things.things()["a"] == 1
 
 
 def test_work_aborted_in_one_invocation_is_not_committed_by_the_next(things: World) -> None:
@@ -420,7 +426,8 @@ def test_work_aborted_in_one_invocation_is_not_committed_by_the_next(things: Wor
         with database.transaction() as cursor:
             add(cursor, "b")
 
-    invoke(database, careless)
+    with pytest.raises(UncommittedWorkError, match="begun by hand"):
+        invoke(database, careless)
     invoke(database, next_one)
     assert things.things() == {"a": 1, "b": 11}
 

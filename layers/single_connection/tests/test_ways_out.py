@@ -56,8 +56,6 @@ RETURNING = [
     "half_read_cursor",
     "half_read_generator",
     "unread_result",
-    "open_transaction",
-    "open_transaction_block",
     "locked_table",
     "busy_thread",
     "busy_thread_without_a_first_connection",
@@ -76,6 +74,8 @@ RETURNING = [
 ]
 RAISING = {
     "raise": "OwnError",
+    "open_transaction": "UncommittedWorkError",
+    "open_transaction_block": "UncommittedWorkError",
     "exception_in_transaction": "OwnError",
     "broken_clean_up": "OwnError",
     "big_transaction": "OwnError",

@@ -13,6 +13,7 @@ def lambda_handler(event, context):
 """
 
 from ._database import Database
+from ._driver import Cursor
 from ._settings import Settings
 from .errors import (
     CommitOutcomeUnknownError,
@@ -23,6 +24,8 @@ from .errors import (
     SecondConnectionError,
     SettingsError,
     SingleConnectionError,
+    TransactionControlError,
+    UncommittedWorkError,
 )
 
 __version__ = "0.2.0"
@@ -30,6 +33,7 @@ __version__ = "0.2.0"
 __all__ = [
     "CommitOutcomeUnknownError",
     "CredentialsError",
+    "Cursor",
     "Database",
     "DatabaseBusyError",
     "DeadlineError",
@@ -38,4 +42,6 @@ __all__ = [
     "Settings",
     "SettingsError",
     "SingleConnectionError",
+    "TransactionControlError",
+    "UncommittedWorkError",
 ]

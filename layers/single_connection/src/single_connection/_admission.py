@@ -6,11 +6,11 @@ ago goes to the end of the queue, instead of taking the very connection it has j
 """
 
 import math
-import random
-import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from ._clock import clock
+from ._jitter import uniform
 from .errors import DatabaseBusyError
 
 R = TypeVar("R")
@@ -27,8 +27,6 @@ SHORTEST_PAUSE = 0.002
 # little would stay ahead for ever; constant, a long queue would drown the server in knocks.
 KNOCK = 0.0005
 KNOCK_OVERDUE = 0.01
-# The system's randomness: environments restored from one snapshot must not act as one.
-SYSTEM_RANDOM = random.SystemRandom()
 
 
 class Refused(Exception):  # noqa: N818 - never leaves the layer
@@ -55,8 +53,8 @@ class Admission:
     def __init__(
         self,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        uniform: Callable[[float, float], float] = SYSTEM_RANDOM.uniform,
+        clock: Callable[[], float] = clock.now,
+        uniform: Callable[[float, float], float] = uniform,
     ) -> None:
         """Start without experience; `clock` and `uniform` are arguments for simulation."""
         self.expected = FIRST_EXPECTATION

@@ -1,49 +1,201 @@
-"""The way in to one database, and the way to end what does not listen: what stays warm is here."""
+"""The way to one database: opens, and ends what does not listen. What stays warm is here."""
 
 import functools
+import os
 import time
-from collections.abc import Callable
-from typing import Any
+import weakref
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from . import _driver as driver
 from ._admission import Admission
+from ._clock import clock
 from ._credentials import Credentials
+from ._deadline import Deadline
+from ._early import EarlyRequest
 from ._guard import Guard
-from ._invocation import Invocation
-from ._kill import kill
+from ._kill import kill_ends, kill_marked
+from ._leaks import Leak
 from ._lease import Lease
-from ._settings import Settings
-from ._telemetry import Telemetry
+from ._opening import Opening
+from ._server_errors import DENIED
+from ._settings import DEFAULT_DEADLINE_MARGIN, Settings
+from ._telemetry import Measurements, Telemetry
 from ._tls import ResumingContext
-from .errors import CredentialsError, DatabaseBusyError
+from ._turns import Hold, Turns
+from .errors import CredentialsError, DatabaseBusyError, SettingsError
 
 # Seconds between two readings of a secret that the server refuses: while a rotation is between
 # changing the password and publishing it, only waiting helps.
 REREAD_SECONDS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 
-class Door:
+class Session(Protocol):
+    """What an invocation does with its connection; PyMySQL's and the fake one both do it."""
+
+    turns: Turns
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be used."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    @property
+    def unfinished(self) -> Hold | None:
+        """The transaction that is open and has changed rows."""
+
+    @property
+    def forgotten(self) -> Exception | None:
+        """What was lost with it, and nobody has been told yet."""
+
+    @property
+    def inode(self) -> int:
+        """The number of its socket."""
+
+    def refusal(self) -> Exception:
+        """Why it cannot be used any more."""
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """A cursor of that class."""
+
+    def enter_block(self, place: str) -> Hold:
+        """Begin a transaction, or a savepoint in it."""
+
+    def leave_block(self, hold: Hold, *, commit: bool) -> None:
+        """End it."""
+
+    def revoke(self, error: type[Exception], message: str) -> None:
+        """Make every further use raise `error(message)`."""
+
+    def say_goodbye(self, until: float) -> bool:
+        """Roll back and take leave; whether that could be said."""
+
+    def is_gone(self, until: float) -> bool:
+        """After goodbye: whether the server has let go, by then."""
+
+    def hang_up(self, until: float) -> None:
+        """Close our side."""
+
+    def abandon(self) -> None:
+        """In a forked child: drop it without a word."""
+
+
+class Connector(Protocol):
+    """What an invocation asks of the way to its database."""
+
+    @property
+    def settings(self) -> Settings:
+        """Where the database is, and who asks."""
+
+    @property
+    def margin(self) -> float:
+        """Seconds before Lambda's deadline at which the connection is cut."""
+
+    def enter(self) -> None:
+        """An invocation begins."""
+
+    def open(self, opening: Opening, context: Any, measured: Measurements) -> Any:
+        """Its connection, opened after waiting at a full database."""
+
+    def opened(self, place: str, session: Any) -> None:
+        """It is the invocation's from now on."""
+
+    def closed(self) -> None:
+        """It is no more."""
+
+    def end(self, session: Any, until: float) -> bool:
+        """End a session that does not listen; whether the server is known to have let go."""
+
+    def find_leaks(self) -> list[Leak]:
+        """Connections to the database that were not permitted and exist all the same."""
+
+    def end_leaks(self, ends: frozenset[str], until: float) -> bool:
+        """End the sessions that come from there; whether they are gone."""
+
+    def leave(self) -> None:
+        """The invocation is over."""
+
+
+_connectors: "weakref.WeakSet[MySQLConnector]" = weakref.WeakSet()
+
+
+class MySQLConnector:
     """Opens and ends sessions; keeps credentials, TLS and experience, never a socket."""
 
-    def __init__(
-        self, settings: Callable[[], Settings], guard: Guard, telemetry: Telemetry
-    ) -> None:
-        """Nothing is read yet: `settings` is asked at first use, and may raise SettingsError."""
-        self._settings = settings
-        self._guard = guard
+    def __init__(self, settings: Settings | None, environ: Any, telemetry: Telemetry) -> None:
+        """Nothing is read yet.
+
+        Args:
+            settings: Complete and checked, or None to take them from `environ` at first use.
+            environ: The environment's variables.
+            telemetry: Is told what could not be ended.
+        """
+        self._given = settings
+        self._environ = environ
         self._telemetry = telemetry
         self._admission = Admission()
+        self._early = EarlyRequest()
+        self._guard = Guard(self)
+        _connectors.add(self)
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The settings, read once.
+
+        Raises:
+            SettingsError: With everything that is missing or wrong.
+        """
+        return self._given or Settings.from_environment(self._environ)
 
     @functools.cached_property
     def _credentials(self) -> Credentials:
-        return Credentials(self._settings())
+        return Credentials(self.settings)
 
     @functools.cached_property
     def _tls(self) -> ResumingContext:
-        return ResumingContext(self._settings().ca_file)
+        return ResumingContext(self.settings.ca_file)
 
-    def open(self, invocation: Invocation) -> driver.Connection:
+    def address(self) -> tuple[str, int] | None:
+        """Host and port; None where the settings cannot be read: said at the first connection."""
+        try:
+            return self.settings.host, self.settings.port
+        except SettingsError:
+            return None
+
+    @property
+    def margin(self) -> float:
+        """Seconds before Lambda's deadline at which the connection is cut."""
+        try:
+            return self.settings.deadline_margin
+        except SettingsError:
+            return DEFAULT_DEADLINE_MARGIN  # a handler that asks for no connection needs none
+
+    def enter(self) -> None:
+        """An invocation begins."""
+        self._guard.enter()
+
+    def opened(self, place: str, session: driver.Connection) -> None:
+        """The invocation's own connection, asked for at `place`."""
+        self._guard.opened(place, session.inode)
+
+    def closed(self) -> None:
+        """The invocation's own connection is no more."""
+        self._guard.closed()
+
+    def leave(self) -> None:
+        """The invocation is over: nothing may be opened until the next."""
+        self._guard.leave()
+
+    def find_leaks(self) -> list[Leak]:
+        """Connections to the database that were not permitted and exist all the same."""
+        return self._guard.find_leaks()
+
+    # In ----------------------------------------------------------------------------------------
+
+    def open(self, opening: Opening, context: Any, measured: Measurements) -> driver.Connection:
         """The invocation's connection, opened after waiting at a full database.
 
         Raises:
@@ -51,31 +203,23 @@ class Door:
             CredentialsError: The secret cannot be read, or the server refuses what it holds.
             DatabaseBusyError: No connection within the time left.
         """
-        settings, deadline = self._settings(), invocation.deadline
-        tag = _tag(invocation.context) if settings.tag_statements else ""
-        measured = invocation.measured
+        settings, deadline = self.settings, opening.deadline
+        tag = _tag(context) if settings.tag_statements else ""
 
         def attempt() -> driver.Connection:
             began = time.perf_counter()
             lease = Lease(
-                max(0.0, deadline.hard - time.monotonic()), through_proxy=settings.through_proxy
+                max(0.0, deadline.hard - clock.now()),
+                mark="" if settings.through_proxy else os.urandom(12).hex(),
+                through_proxy=settings.through_proxy,
             )
-            with self._guard.permitted():
-                opened = driver.open_connection(
-                    self._target(),
-                    lease,
-                    tag=tag,
-                    timeout=deadline.left(),
-                    meanwhile=invocation.watch,
-                )
+            opened = self._connect(lease, opening, deadline.soft, tag=tag)
             measured.connect_seconds = time.perf_counter() - began
             return opened
 
         try:
             connection, attempts, waited = self._admission.admit(
-                lambda: self._through_rotation(attempt, invocation),
-                until=deadline.soft,
-                stop=invocation.over,
+                attempt, until=deadline.soft, stop=opening.over
             )
         except DatabaseBusyError as busy:
             measured.attempts += busy.attempts
@@ -85,64 +229,113 @@ class Door:
         measured.waited_seconds += waited
         return connection
 
-    def _through_rotation(
-        self, attempt: Callable[[], driver.Connection], invocation: Invocation
+    def _connect(
+        self, lease: Lease, opening: Opening, until: float, *, tag: str = "", beside: bool = False
     ) -> driver.Connection:
-        """Attempt again with the secret read anew, while a rotation may be going on."""
-        try:
-            return attempt()
-        except CredentialsError as refused:
-            if not self._credentials.can_change or not driver.is_denied(refused.__cause__):
-                raise
-            last = refused
-        for pause in REREAD_SECONDS:
-            if invocation.deadline.left() <= pause or invocation.over.wait(pause):
-                break
-            self._credentials.read(again=True)
+        """Connect, again with the secret read anew while a rotation may be going on."""
+        _ = self._tls  # whatever is wrong there is said before a password is read
+        pauses = iter(REREAD_SECONDS)
+        again = False
+        while True:
+            left = until - clock.now()
             try:
-                return attempt()
+                with self._guard.permitted(beside=beside):
+                    return self._log_in(lease, opening, until, tag=tag, again=again)
             except CredentialsError as refused:
-                last = refused
-        raise last
+                code = getattr(refused.__cause__, "args", (0,))[:1]
+                pause = next(pauses, None)
+                if (
+                    not (code and code[0] in DENIED and self._credentials.can_change)
+                    or pause is None
+                    or left <= pause
+                    or opening.over.wait(pause)
+                ):
+                    raise
+                again = True
 
-    def _target(self) -> driver.Target:
-        settings = self._settings()
-        user, password = self._credentials.read()
-        return driver.Target(
+    def _log_in(
+        self, lease: Lease, opening: Opening, until: float, *, tag: str, again: bool
+    ) -> driver.Connection:
+        """No frame above this one has seen the password, nor has the error that leaves it."""
+        try:
+            return self._log_in_with_password(lease, opening, until, tag=tag, again=again)
+        except BaseException as error:
+            _forget_frames(error)
+            raise
+
+    def _log_in_with_password(
+        self, lease: Lease, opening: Opening, until: float, *, tag: str, again: bool
+    ) -> driver.Connection:
+        settings = self.settings
+        user, password = self._credentials.read(again=again, within=max(0.05, until - clock.now()))
+        target = driver.Target(
             host=settings.host,
             port=settings.port,
+            addresses=driver.addresses(self._guard, settings.host, until),
             name=settings.name,
             user=user,
             password=password,
             tls=self._tls,
-            through_proxy=settings.through_proxy,
+            early=None if settings.through_proxy else self._early,
         )
+        return driver.open_connection(target, lease, opening, until, tag=tag)
 
-    def kill_session(self, thread_id: int, age: float, until: float) -> bool:
-        """End the session of that number and age (seconds) by `until`; whether it is gone."""
-        return self._kill(until, thread_id=thread_id, age=age)
+    # Out ---------------------------------------------------------------------------------------
 
-    def kill_ends(self, ends: frozenset[str], until: float) -> bool:
-        """End the sessions that come from these ends of ours by `until`; whether they are gone."""
-        return self._kill(until, ends=ends)
+    def end(self, session: driver.Connection, until: float) -> bool:
+        """Kill a session that does not listen; whether the server is known to have let go."""
+        if not session.mark:
+            return False  # a proxy's: the numbers are its own, closing our side must do
+        return self._beside(until, lambda killer: kill_marked(
+            killer, session.mark, session.claimed_id, until
+        ))  # fmt: skip
 
-    def _kill(self, until: float, **which: Any) -> bool:
-        if self._settings().through_proxy:
-            return False  # the numbers are the proxy's own: closing our side must do
+    def end_leaks(self, ends: frozenset[str], until: float) -> bool:
+        """Kill the sessions that come from these addresses of ours; whether they are gone."""
+        if self.settings.through_proxy:
+            return False
+        return self._beside(until, lambda killer: kill_ends(killer, ends, until))
 
-        def open_killer() -> driver.Connection:
-            """A momentary connection beside the invocation's, for a session that is deaf."""
-            left = max(0.05, until - time.monotonic())
-            with self._guard.permitted(beside=True):
-                return driver.open_connection(self._target(), Lease(left), timeout=left)
-
+    def _beside(self, until: float, work: Any) -> bool:
+        """Do `work` on a momentary connection beside the invocation's; False if it failed."""
+        left = max(0.05, until - clock.now())
         try:
-            return kill(open_killer, until, **which)
+            opening = Opening(Deadline(left, 0.0))
+            killer = self._connect(Lease(left), opening, until, beside=True)
+            try:
+                return bool(work(killer))
+            finally:
+                if killer.say_goodbye(until):
+                    killer.is_gone(until)
+                killer.hang_up(until)
         except Exception as error:  # noqa: BLE001 - the lease ends what we could not
             self._telemetry.warn(
-                "a session could not be killed", None, error=f"{type(error).__name__}: {error}"
+                "a session that was cut could not be killed: the server ends it with its lease, "
+                "or when its statement ends",
+                None,
+                error=f"{type(error).__name__}: {error}",
             )
             return False
+
+    def forget(self) -> None:
+        """Keep nothing that copies of this process may not share."""
+        self._early.forget()
+        self._admission = Admission()
+        if "_tls" in self.__dict__:
+            self._tls.forget()
+
+
+def _forget_frames(error: BaseException) -> None:
+    """While it logs in, the driver's frames hold the password in the clear; its context's, too."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = None
+        waiting += [one.__cause__, one.__context__, getattr(one, "original_exception", None)]
 
 
 def _tag(context: Any) -> str:
@@ -152,3 +345,11 @@ def _tag(context: Any) -> str:
         "request_id": getattr(context, "aws_request_id", ""),
     }
     return " /*" + ",".join(f"{key}='{quote(str(v), safe='')}'" for key, v in named.items()) + "*/"
+
+
+def _after_fork() -> None:
+    for connector in list(_connectors):
+        connector.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,24 +1,27 @@
 """The one object a handler's module holds: settings, and the way to the invocation's connection."""
 
-import contextlib
 import functools
-import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from . import _driver as driver
-from ._connector import Door
-from ._guard import Guard
+from ._connector import Connector, MySQLConnector
+from ._deadline import context_among
+from ._driver import Connection, Cursor
 from ._invocation import Invocation
-from ._settings import DEFAULT_DEADLINE_MARGIN, Settings
+from ._settings import Settings
 from ._telemetry import Telemetry
-from ._transaction import run_again, transaction
-from .errors import OutsideInvocationError, SecondConnectionError, SettingsError
+from ._transaction import Block, run_again
+from .errors import OutsideInvocationError, SecondConnectionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+# Of a code object: a generator, a coroutine, an asynchronous generator (Python's data model).
+_RETURNS_EARLY = 0x20 | 0x80 | 0x200
 
 
 class Database:
@@ -28,13 +31,23 @@ class Database:
     between invocations is what makes the next connection cheap, never a socket.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        connector: Connector | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         """Use `settings`.
 
         Args:
-            settings: Complete and checked.
+            settings: Complete and checked; None takes them from `environ` at first use.
+            connector: Opens the connections, in place of the one that speaks to MySQL.
+            environ: Where telemetry, and the settings if none are given, are configured.
         """
-        self._prepare(lambda: settings)
+        self._telemetry = Telemetry(environ)
+        self._connector: Connector = connector or MySQLConnector(settings, environ, self._telemetry)
+        self._invocation: Invocation | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Database":
@@ -49,40 +62,22 @@ class Database:
         Raises:
             SettingsError: At first use, with everything that is missing or wrong.
         """
-        database = cls.__new__(cls)
-        database._prepare(lambda: Settings.from_environment(environ), environ)
-        return database
+        return cls(environ=environ)
 
-    def _prepare(
-        self, read: Callable[[], Settings], environ: Mapping[str, str] = os.environ
-    ) -> None:
-        self._read_settings = read
-        self._telemetry = Telemetry(environ)
-        self._guard = Guard(self._address)
-        self._door = Door(lambda: self.settings, self._guard, self._telemetry)
-        self._open: Callable[[Invocation], driver.Connection] = self._door.open
-        self._invocation: Invocation | None = None
-
-    @functools.cached_property
+    @property
     def settings(self) -> Settings:
         """The settings, read once.
 
         Raises:
             SettingsError: With everything that is missing or wrong.
         """
-        return self._read_settings()
-
-    def _address(self) -> tuple[str, int] | None:
-        try:
-            return self.settings.host, self.settings.port
-        except SettingsError:
-            return None  # said where it matters: at the first connection
+        return self._connector.settings
 
     def invocation(self, handler: Handler) -> Handler:
         """Mark a Lambda handler: whatever it opens is gone when it is left, in whichever way.
 
-        Works under and over other decorators. Calling one marked function from another joins the
-        invocation that is running.
+        Works under and over other decorators, and on a method. Calling one marked function from
+        another joins the invocation that is running.
 
         Args:
             handler: `handler(event, context)`; `context.get_remaining_time_in_millis()` tells the
@@ -90,50 +85,46 @@ class Database:
 
         Raises:
             TypeError: The handler is a coroutine or a generator: it would end before its work does.
+                When it is called: `context` tells no time.
         """
-        if (
-            inspect.iscoroutinefunction(handler)
-            or inspect.isgeneratorfunction(handler)
-            or inspect.isasyncgenfunction(handler)
-        ):
-            raise TypeError(
-                f"{handler.__qualname__} is a coroutine or a generator, which returns before its "
-                "work is done: mark a plain function, and run the coroutine inside it"
-            )
+        _refuse_to_return_early(handler, "run the coroutine inside it")
 
         @functools.wraps(handler)
-        def marked(event: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
-            running = self._invocation
-            if running is not None and running.in_this_process():
-                if running.in_this_thread():
-                    return handler(event, context, *args, **kwargs)
-                raise SecondConnectionError(
-                    "another thread runs an invocation: an environment serves one at a time"
-                )
-            invocation = self._begin(context)
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            if self._joins_another():
+                return handler(*args, **kwargs)
+            invocation = Invocation(
+                self._connector, self._telemetry, context_among(args, kwargs.get("context"))
+            )
             try:
-                return handler(event, context, *args, **kwargs)
+                self._invocation = invocation
+                with invocation:
+                    answer = handler(*args, **kwargs)
+                    invocation.check_all_is_written()
+                    return answer
             finally:
-                invocation.end(self._telemetry, self._door.kill_ends)
+                # Again, for what struck on the way out: it does what is not done yet.
+                invocation.end()
                 self._invocation = None
 
         return marked  # type: ignore[return-value]
 
-    def _begin(self, context: Any) -> Invocation:
-        self._invocation = invocation = Invocation(
-            context,
-            margin=self._margin(),
-            opener=self._open,
-            killer=self._door.kill_session,
-            guard=self._guard,
-        )
-        return invocation
-
-    def _margin(self) -> float:
-        try:
-            return self.settings.deadline_margin
-        except SettingsError:
-            return DEFAULT_DEADLINE_MARGIN  # a handler that asks for no connection needs none
+    def _joins_another(self) -> bool:
+        """Whether an invocation is running that this one is part of."""
+        running = self._invocation
+        if running is None:
+            return False
+        if not running.is_in_this_process():
+            return False
+        if not running.is_running():  # something struck its way out
+            running.end()
+            self._invocation = None
+            return False
+        if running.thread != threading.get_ident():
+            raise SecondConnectionError(
+                "another thread runs an invocation: an environment serves one at a time"
+            )
+        return True
 
     def _running(self) -> Invocation:
         if self._invocation is None:
@@ -143,7 +134,7 @@ class Database:
             )
         return self._invocation
 
-    def connection(self) -> driver.Connection:
+    def connection(self) -> Connection:
         """The invocation's PyMySQL connection, autocommit on, opened at the first call.
 
         Every call in the invocation gives the same one, in whichever thread; a lost one is replaced
@@ -155,35 +146,56 @@ class Database:
             CredentialsError: The secret cannot be read, or the server refuses what it holds.
             DatabaseBusyError: No connection within the time left.
             DeadlineError: The time is over.
+            pymysql.err.OperationalError: Once, where a transaction or a setting of the session made
+                by hand was lost with the connection, and nobody has been told yet.
         """
-        return self._running().connection()
+        connection: Connection = self._running().session()
+        return connection
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[driver.DictCursor]:
-        """A transaction around the block: commit on success, rollback on any error.
+    def cursor(self) -> Cursor:
+        """A cursor whose rows are dictionaries, for statements that are each committed by itself.
 
-        Yields:
-            A cursor whose rows are dictionaries. Nested, the inner block is a savepoint.
+        Use it in a `with` statement. For several statements that belong together there is
+        `transaction()`.
 
         Raises:
-            CommitOutcomeUnknownError: The connection was lost during COMMIT.
+            Exception: What `connection()` raises.
+        """
+        cursor: Cursor = self.connection().cursor(Cursor)
+        return cursor
+
+    def transaction(self) -> Block:
+        """A transaction around a `with` block: commit on success, rollback on any error.
+
+        Its value is a cursor whose rows are dictionaries. Nested, the inner block is a savepoint.
+        It belongs to the thread and task that opened it: another thread's block or statement waits
+        for its end, within the time left; another task of the same thread is refused.
+
+        Raises:
+            OutsideInvocationError: No invocation is running.
+            TransactionControlError: On entering: a transaction is open that is no block of this
+                thread and task.
+            CommitOutcomeUnknownError: On leaving: no answer to COMMIT was read.
             Exception: What `connection()` raises, and PyMySQL's own errors.
         """
-        with transaction(self.connection()) as cursor:
-            yield cursor
+        return Block(self._running())
 
-    def transactional(
-        self, function: Callable[Concatenate[driver.DictCursor, P], R]
-    ) -> Callable[P, R]:
+    def transactional(self, function: Callable[Concatenate[Cursor, P], R]) -> Callable[P, R]:
         """Run the function as one transaction, its cursor first, and again as a whole if it must.
 
-        After a deadlock (1213) or a lock-wait timeout (1205) the whole function runs again, within
-        the time left: let it touch nothing but the database. Called inside a transaction it is part
-        of that one, and not run again by itself.
+        After a deadlock (1213), a lock-wait timeout (1205) or a row that has changed since it was
+        read (1020) the whole function runs again, within the time left: let it touch nothing but
+        the database. Called inside a transaction it is part of that one, and not run again by
+        itself.
 
         Args:
             function: `function(cursor, ...)`.
+
+        Raises:
+            TypeError: The function is a coroutine or a generator: it would be committed before its
+                work is done.
         """
+        _refuse_to_return_early(function, "call it with the rows that a plain function has read")
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -192,25 +204,25 @@ class Database:
                     return function(cursor, *args, **kwargs)
 
             running = self._running()
-            if running.connection().transaction_depth:
+            if running.session().turns.holds:
                 return attempt()
             return run_again(attempt, running.deadline, running.count_retry)
 
         return run
 
-    @contextlib.contextmanager
-    def replaced(self, settings: Settings, opener: Callable[[Invocation], Any]) -> Iterator[None]:
-        """Another opener in this one's place; `single_connection.testing` builds on it.
 
-        Args:
-            settings: Stand in for the environment's.
-            opener: Gives what stands in for a connection.
-        """
-        kept = dict(self.__dict__)
-        self.__dict__["settings"] = settings
-        self._open = opener
-        try:
-            yield
-        finally:
-            self.__dict__.clear()
-            self.__dict__.update(kept)
+def _refuse_to_return_early(function: Callable[..., Any], instead: str) -> None:
+    """Refuse what returns before its work is done, behind whatever wraps it in the usual way."""
+    inner: Any = function
+    while inner is not None:
+        inner = getattr(inner, "func", inner)  # a functools.partial
+        plain = getattr(inner, "__func__", inner)  # a method
+        if not isinstance(plain, FunctionType):
+            plain = getattr(type(plain), "__call__", None)  # noqa: B004 - its code is wanted
+        code = getattr(plain, "__code__", None)
+        if code is not None and code.co_flags & _RETURNS_EARLY:
+            raise TypeError(
+                f"{getattr(function, '__qualname__', function)} is a coroutine or a generator, "
+                f"which returns before its work is done: mark a plain function, and {instead}"
+            )
+        inner = getattr(inner, "__wrapped__", None)

@@ -2,14 +2,19 @@
 
 import _thread
 import functools
+import math
 import operator
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
-# Lambda's longest timeout, in seconds; taken where the context does not tell, as in a direct call.
+from ._clock import clock
+
+# Lambda's longest timeout, in seconds.
 LONGEST_INVOCATION = 900
+# Seconds; more than the server's limits or a lock could be told to wait, and no invocation has it.
+LONGEST_DEADLINE = 86_400.0
+_CLOCK = "get_remaining_time_in_millis"
 
 
 class Deadline:
@@ -22,16 +27,58 @@ class Deadline:
 
     __slots__ = ("hard", "soft")
 
-    def __init__(self, context: Any, margin: float) -> None:
-        """Read the time left from `context`, in milliseconds as Lambda gives it."""
-        remaining = getattr(context, "get_remaining_time_in_millis", None)
-        left = LONGEST_INVOCATION if remaining is None else max(0.0, remaining() / 1000)
-        self.hard = time.monotonic() + left
+    def __init__(self, left: float, margin: float) -> None:
+        """Count from now.
+
+        Args:
+            left: Seconds until Lambda ends the environment.
+            margin: Seconds that are kept for the answer.
+        """
+        self.hard = clock.now() + left
         self.soft = self.hard - min(margin, left / 2)
 
     def left(self) -> float:
         """Seconds until the cut; negative after it."""
-        return self.soft - time.monotonic()
+        return self.soft - clock.now()
+
+
+def seconds_left(context: Any) -> float:
+    """The seconds that Lambda gives, from the `context` it passes to a handler.
+
+    Raises:
+        TypeError: It has no clock, or one that tells no time. Without an end there is no lease
+            and no cut, so none is assumed.
+    """
+    method = getattr(context, _CLOCK, None)
+    problem: Exception | None = None
+    try:
+        milliseconds = float(method())  # type: ignore[misc] # what is no clock is said below
+    except OverflowError:
+        milliseconds = math.inf
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is no time
+        milliseconds, problem = math.nan, error
+    if math.isnan(milliseconds):
+        raise TypeError(
+            "the handler was not given Lambda's context: what it got as one "
+            f"({type(context).__name__}) tells no time by {_CLOCK}(). Call it as "
+            "handler(event, context); in a test, with single_connection.testing.LambdaContext()"
+        ) from problem
+    return min(max(0.0, milliseconds / 1000), LONGEST_DEADLINE)
+
+
+def context_among(arguments: tuple[Any, ...], named: Any) -> Any:
+    """Lambda's context among what a handler was called with: behind `self`, where it is a method.
+
+    Args:
+        arguments: `(event, context)`, or `(self, event, context)`.
+        named: What was passed as `context=`, or None.
+    """
+    if named is not None:
+        return named
+    for argument in arguments[1:]:
+        if callable(getattr(argument, _CLOCK, None)):
+            return argument
+    return arguments[1] if len(arguments) > 1 else None
 
 
 class Watchdog:
@@ -41,25 +88,38 @@ class Watchdog:
     another thread than the main one. It is gone before the answer leaves.
 
     It is put together of C functions: a thread that never enters a Python frame, unless it has to
-    cut, costs half (docs/speed.md). Start and release it just before waiting for the server, which
-    is when it can have the interpreter for nothing.
+    cut, costs half (lab/connect/speed.md). Start and release it just before waiting for the server,
+    which is when it can have the interpreter for nothing.
     """
 
-    __slots__ = ("_cut", "_ended", "_released", "_turn")
+    __slots__ = ("_cut", "_deadline", "_ended", "_released", "_started", "_turn")
 
     def __init__(self, deadline: Deadline, cut: Callable[[], None]) -> None:
-        """Start watching."""
+        """Nothing runs yet."""
         self._cut = cut
+        self._deadline = deadline
         self._turn = threading.Lock()  # whoever takes it first: the cut, or the dismissal
         self._released = threading.Lock()
-        self._released.acquire()
         self._ended = threading.Lock()
-        self._ended.acquire()
-        released = functools.partial(self._released.acquire, True, max(0.0, deadline.left()))
+        self._started = False
+
+    def start(self) -> None:
+        """Start watching; harmless when repeated, and after a dismissal."""
+        if self._started or self._turn.locked():
+            return
+        self._released.acquire(blocking=False)
+        self._ended.acquire(blocking=False)
+        wait = max(0.0, min(self._deadline.left(), threading.TIMEOUT_MAX))
+        released = functools.partial(self._released.acquire, True, wait)
         watch = functools.partial(any, map(self._expire, iter(released, True)))
         steps: tuple[Callable[[], object], ...] = (watch, self._ended.release)
-        # threading.Thread would wait here until the thread runs.
-        _thread.start_new_thread(any, (map(operator.call, steps),))
+        self._started = True
+        try:
+            # threading.Thread would wait here until the thread runs.
+            _thread.start_new_thread(any, (map(operator.call, steps),))
+        except BaseException:
+            self._started = False
+            raise
 
     def _expire(self, _released: bool) -> bool:
         """The time is over: `iter` goes on until the lock is released, and True ends it all."""
@@ -77,11 +137,12 @@ class Watchdog:
 
     def release(self) -> None:
         """Let the thread end, once dismissed; harmless when repeated."""
-        if self._released.locked():
+        if self._started and self._released.locked():
             self._released.release()
 
     def join(self) -> None:
         """Let the thread end, and wait until it has."""
         self.release()
-        with self._ended:
-            pass
+        if self._started:
+            with self._ended:
+                pass

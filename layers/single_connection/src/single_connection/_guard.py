@@ -1,41 +1,44 @@
 """Nobody else may connect: refuses what it can see, finds afterwards what it cannot.
 
 Every Python socket is seen as it connects (the audit event `socket.connect`, raised by CPython for
-PyMySQL, mysql-connector, asyncio's drivers alike) and refused there. A C library connects unseen;
-it is found when the invocation ends (leaks.py).
+PyMySQL, mysql-connector, asyncio's drivers alike; `socket.sendto` and `socket.sendmsg` for TCP fast
+open) and refused there. A C library, as of uvloop or mysqlclient, connects unseen; it is found when
+the invocation ends (_leaks.py).
 """
 
 import contextlib
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
-from ._addresses import resolve
+from ._addresses import Resolver, plain
 from ._leaks import Leak, LeakFinder
 from .errors import OutsideInvocationError, SecondConnectionError, SingleConnectionError
 
-# A name is looked up again after this many seconds: a failover gives the same name a new address.
-RESOLVE_SECONDS = 5.0
+# Seconds to wait for a name server where a socket of somebody else's connects by a name.
+RESOLVE_SECONDS = 1.0
 _HERE = os.path.dirname(__file__)
 _guards: list["Guard"] = []
 _permit = threading.local()
 
 
+class Whereabouts(Protocol):
+    """Knows where the database is."""
+
+    def address(self) -> tuple[str, int] | None:
+        """Host and port; None where the settings cannot be read."""
+
+
 class Guard:
-    """The one door to a database: only `permitted()` code passes."""
+    """Only `permitted()` code connects to the database."""
 
-    def __init__(self, address: Callable[[], tuple[str, int] | None]) -> None:
-        """Guard the database at `address()` (host, port), asked at each connect and free to fail.
-
-        None means that the address is not known, and nothing is refused.
-        """
-        self._address = address
-        self._resolved: frozenset[str] = frozenset()
-        self._resolved_at = -RESOLVE_SECONDS
-        self._finder = LeakFinder(self._is_database)
+    def __init__(self, database: Whereabouts) -> None:
+        """Guard the database at `database.address()`, asked at each connect."""
+        self._database = database
+        self._resolver: Resolver | None = None
+        self._finder = LeakFinder(self)
         self.place: str | None = None
         self.inode: int | None = None
         self.inside = False
@@ -74,6 +77,15 @@ class Guard:
         self.inside = False
         self.closed()
 
+    def addresses(self, within: float) -> tuple[str, ...]:
+        """The database's addresses; see `Resolver.addresses`."""
+        known = self._database.address()
+        if known is None:
+            return ()
+        if self._resolver is None:
+            self._resolver = Resolver(known[0])
+        return self._resolver.addresses(within)
+
     def check(self, address: Any) -> None:
         """Refuse `address` if it is the database's.
 
@@ -82,7 +94,7 @@ class Guard:
             OutsideInvocationError: Elsewhere.
         """
         permitted, beside = getattr(_permit, "given", None) or (None, False)
-        if permitted is self or beside or not self._is_database(address):
+        if permitted is self or beside or not self.is_database(address):
             return
         if permitted is not None:
             # Another `Database` object of this process: its connection may be the first one.
@@ -99,21 +111,21 @@ class Guard:
             f"{first}: use it through database.connection(), which gives the same one everywhere"
         )
 
-    def _is_database(self, address: Any) -> bool:
+    def is_database(self, address: Any) -> bool:
+        """Whether a socket's peer, as the socket module writes it, is the database."""
         if not isinstance(address, tuple) or len(address) < 2:
             return False  # a Unix socket's path
-        known = self._address()
+        known = self._database.address()
         if known is None or address[1] != known[1]:
             return False
         host = address[0] if isinstance(address[0], str) else bytes(address[0]).decode("latin-1")
-        return host == known[0] or not self._addresses(known).isdisjoint(resolve(host))
-
-    def _addresses(self, known: tuple[str, int]) -> frozenset[str]:
-        if time.monotonic() - self._resolved_at > RESOLVE_SECONDS:
-            with contextlib.suppress(OSError):
-                self._resolved = resolve(known[0])
-                self._resolved_at = time.monotonic()
-        return self._resolved
+        if host == known[0]:
+            return True
+        with contextlib.suppress(OSError):  # a name server that does not answer tells nothing
+            theirs = Resolver(host).addresses(RESOLVE_SECONDS)
+            ours = {plain(one) for one in self.addresses(RESOLVE_SECONDS)}
+            return not ours.isdisjoint(plain(one) for one in theirs)
+        return False
 
     def find_leaks(self) -> list[Leak]:
         """The connections to the database that were not permitted and exist all the same."""
@@ -145,14 +157,17 @@ def _install() -> None:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if event == "socket.connect":
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         sock, address = args
         try:
             for guard in _guards:
                 guard.check(address)
         except SingleConnectionError:
-            sock.close()  # its owner expects an OSError, and would leave it open
+            if event == "socket.connect":
+                sock.close()  # its owner expects an OSError, and would leave it open
             raise
+        except Exception:  # noqa: BLE001 - a fault of ours must not break everybody's sockets
+            return
 
 
 # Else neither a debugger nor coverage would see into a refusal.

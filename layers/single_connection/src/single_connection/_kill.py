@@ -2,71 +2,89 @@
 
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from ._driver import NO_SUCH_THREAD, Connection, OperationalError
+from pymysql.err import OperationalError
+
+from ._clock import clock
+from ._server_errors import NO_SUCH_SESSION
+
+
+class Killer(Protocol):
+    """A connection for the purpose."""
+
+    local_end: Any
+
+    def cursor(self) -> Any:
+        """A cursor."""
+
+    def thread_id(self) -> int:
+        """Its own number."""
+
+    def kill(self, thread_id: int) -> None:
+        """End the session of that number."""
 
 
 class UntellableError(Exception):
     """Which sessions are ours cannot be told from the server's list; never leaves the layer."""
 
 
-def kill(
-    open_killer: Callable[[], Connection],
-    until: float,
-    *,
-    thread_id: int | None = None,
-    age: float = 0.0,
-    ends: frozenset[str] = frozenset(),
-) -> bool:
-    """End sessions of our own user from beside them, and wait until they are gone.
+def kill_marked(killer: Killer, mark: str, hint: int, until: float) -> bool:
+    """End the session that holds the lock named `mark`, and wait until it is gone.
+
+    The lock is taken in the session's set-up, through TLS: whoever holds it is the session that we
+    opened, whatever a greeting said, and whatever server has the number by now.
 
     Args:
-        open_killer: Opens a connection for the purpose; closed again before this returns.
-        until: The monotonic clock's time by which to be done.
-        thread_id: The session's number.
-        age: Seconds since the session began; a server that has been up for less has forgotten it,
-            and may have given its number to somebody else.
-        ends: Or the sessions that come from these local ends of ours ("address:port").
+        killer: Connected as the same user.
+        mark: The lock's name.
+        hint: The session's number as its greeting had it; only to know whether nobody has it.
+        until: The clock's time by which to be done.
 
     Returns:
-        Whether the server's session list no longer has them.
+        Whether the server's session list no longer has it.
     """
-    with contextlib.closing(open_killer()) as killer, killer.cursor() as cursor:
-
-        def rows(statement: str) -> dict[Any, str]:
-            cursor.execute(statement)
-            return {row[0]: row[2] if len(row) > 2 else row[1] for row in cursor.fetchall()}
-
-        if thread_id and int(rows("SHOW GLOBAL STATUS LIKE 'Uptime'")["Uptime"]) + 1 < age:
-            return True
-
-        def alive() -> list[int]:
-            sessions = rows("SHOW PROCESSLIST")
-            # Lambda's network translates addresses: where the server does not see us as we see
-            # ourselves, an end of ours may be that of somebody else's session.
-            if ends and sessions.get(killer.thread_id()) != killer.end:
-                raise UntellableError("the server sees our connections under other addresses")
-            return [id_ for id_, end in sessions.items() if id_ == thread_id or end in ends]
-
-        pause = 0.001
-        killed: set[int] = set()
-        while sessions := alive():
-            if time.monotonic() > until:
-                return False
-            for session in sessions:
-                if session not in killed:
-                    killed.add(session)
-                    _kill_one(killer, session)
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
-        return True
+    with killer.cursor() as cursor:
+        cursor.execute("SELECT IS_USED_LOCK(%s)", (mark,))
+        (session,) = cursor.fetchone()
+        if session is None:  # it has gone by itself, or its set-up never arrived
+            return hint not in _sessions(cursor)
+        return _kill(killer, cursor, {int(session)}, until)
 
 
-def _kill_one(killer: Connection, session: int) -> None:
-    try:
-        killer.kill(session)
-    except OperationalError as error:
-        if error.args[0] != NO_SUCH_THREAD:  # else it went by itself
-            raise
+def kill_ends(killer: Killer, ends: frozenset[str], until: float) -> bool:
+    """End the sessions that come from these addresses and ports of ours, and wait for it.
+
+    Raises:
+        UntellableError: Lambda's network translates addresses: where the server does not see us as
+            we see ourselves, an address of ours may be that of somebody else's session.
+    """
+    with killer.cursor() as cursor:
+        sessions = _sessions(cursor)
+        if sessions.get(killer.thread_id()) != killer.local_end:
+            raise UntellableError("the server sees our connections under other addresses")
+        return _kill(killer, cursor, {id_ for id_, end in sessions.items() if end in ends}, until)
+
+
+def _sessions(cursor: Any) -> dict[int, str]:
+    """The user's own sessions by number, with where each comes from."""
+    cursor.execute("SHOW PROCESSLIST")
+    return {row[0]: row[2] for row in cursor.fetchall()}
+
+
+def _kill(killer: Killer, cursor: Any, wanted: set[int], until: float) -> bool:
+    for session in wanted:
+        try:
+            killer.kill(session)
+        except OperationalError as error:
+            if error.args[0] != NO_SUCH_SESSION:  # else it went by itself
+                raise
+    pause = 0.001
+    while wanted & _sessions(cursor).keys():
+        left = until - clock.now()
+        if left <= 0:
+            return False
+        with contextlib.suppress(ValueError):
+            time.sleep(min(pause, left))
+        pause = min(2 * pause, 0.05)
+    return True

@@ -4,16 +4,15 @@ On Linux, as in Lambda; elsewhere nothing is found.
 """
 
 import contextlib
-import ipaddress
 import os
 import socket
 import stat
 import sys
-import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Protocol
 
 from ._addresses import end_of, plain
+from ._clock import clock
 
 # Linux: a duplicate of another process's descriptor; the number is the same on x86-64 and arm64.
 _PIDFD_GETFD = 438
@@ -22,12 +21,13 @@ _PIDFD_GETFD = 438
 class Leak:
     """A connection to the database that nobody permitted; `end` is our end, "address:port"."""
 
-    __slots__ = ("_descriptor", "_process", "end")
+    __slots__ = ("_descriptor", "_inode", "_process", "end")
 
-    def __init__(self, process: str, descriptor: int, end: str) -> None:
-        """Note where it is."""
+    def __init__(self, process: str, descriptor: int, inode: int, end: str) -> None:
+        """Note where it is; the inode is the socket's own number, which no other has."""
         self._process = process
         self._descriptor = descriptor
+        self._inode = inode
         self.end = end
 
     def shut(self, seconds: float) -> bool:
@@ -39,10 +39,12 @@ class Leak:
         """
         try:
             with _socket_of(self._process, self._descriptor) as sock:
+                if os.fstat(sock.fileno()).st_ino != self._inode:
+                    return True  # closed meanwhile, and the descriptor is somebody else's now
                 try:
                     sock.shutdown(socket.SHUT_WR)
-                    until = time.monotonic() + seconds
-                    while (left := until - time.monotonic()) > 0:
+                    until = clock.now() + seconds
+                    while (left := until - clock.now()) > 0:
                         sock.settimeout(left)
                         if not sock.recv(1 << 16):
                             return True
@@ -53,12 +55,19 @@ class Leak:
         return False
 
 
+class Addressed(Protocol):
+    """Tells the database from other peers."""
+
+    def is_database(self, address: Any) -> bool:
+        """Whether that peer is the database."""
+
+
 class LeakFinder:
     """Looks through the sockets of this process and of those it started."""
 
-    def __init__(self, is_database: Callable[[Any], bool]) -> None:
-        """`is_database` tells a peer's address."""
-        self._is_database = is_database
+    def __init__(self, guard: Addressed) -> None:
+        """`guard` tells a peer's address."""
+        self._guard = guard
         self._harmless: set[int] = set()
 
     def find(self, own: Collection[int | None]) -> list[Leak]:
@@ -91,8 +100,8 @@ class LeakFinder:
             if ends is None:
                 continue  # not connected yet: look again next time
             end, peer = ends
-            if self._is_database(peer):
-                leaks.append(Leak(process, int(descriptor), end))
+            if self._guard.is_database(peer):
+                leaks.append(Leak(process, int(descriptor), inode, end))
             else:
                 self._harmless.add(inode)
         return leaks
@@ -151,7 +160,8 @@ def _host(end: str) -> str:
         int.from_bytes(words[i : i + 4], sys.byteorder).to_bytes(4, "big")
         for i in range(0, len(words), 4)
     )
-    return str(ipaddress.ip_address(ordered))
+    family = socket.AF_INET if len(ordered) == 4 else socket.AF_INET6
+    return socket.inet_ntop(family, ordered)
 
 
 def _has_children() -> bool:

@@ -2,17 +2,12 @@
 
 import contextlib
 import ssl
-from pathlib import Path
 from typing import Any, Self
 
-from ._transport import Wire
 from .errors import SettingsError
 
 # A connection's TLS, with what comes from the network and what goes there.
 Tls = tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]
-
-# After so many in a row nothing is said early any more: something on the way cannot bear it.
-EARLY_FAILURES = 3
 
 
 class ResumingContext(ssl.SSLContext):
@@ -21,9 +16,6 @@ class ResumingContext(ssl.SSLContext):
     What it keeps belongs to one host. Only a session whose full handshake passed this context's own
     verification (chain and host name) is kept; a server that refuses it gets a full, verified
     handshake again, without a further connection.
-
-    Attributes:
-        early_failures: How often in a row a connection that spoke early came to nothing.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
@@ -37,10 +29,11 @@ class ResumingContext(ssl.SSLContext):
         """
         self._host: str | None = None
         self._session: ssl.SSLSession | None = None
-        self._request = b""
         self._prepared: list[Tls] = []
-        self.early_failures = 0
         self.minimum_version = ssl.TLSVersion.TLSv1_2
+        # The common name is no host name: what is certified stands among the alternative names
+        # (RFC 9110, 4.3.4).
+        self.hostname_checks_common_name = False
         # The first key share must be one the server takes: MySQL 8 and later answer Python's
         # default (X25519) with a HelloRetryRequest, which costs a round trip on each connect.
         self.set_ecdh_curve("prime256v1")
@@ -49,14 +42,15 @@ class ResumingContext(ssl.SSLContext):
             return
         try:
             # Parsed from memory: a file is read once here, and three roots parse in microseconds.
-            self.load_verify_locations(cadata=Path(ca_file).read_text("ascii"))
+            with open(ca_file, encoding="ascii") as file:
+                self.load_verify_locations(cadata=file.read())
         except (OSError, ValueError, ssl.SSLError) as error:
             raise SettingsError(
                 f"DATABASE_CA_FILE {ca_file!r} holds no PEM certificate that can be read: {error}"
             ) from error
 
-    def wrap_socket(self, sock: Wire, **_: Any) -> Wire:  # type: ignore[override]
-        """Verified TLS over `sock`: PyMySQL's way to ask for it."""
+    def wrap_socket(self, sock: Any, **_: Any) -> Any:
+        """Verified TLS over `sock`, which is a transport: PyMySQL's way to ask for it."""
         sock.shake_hands()
         return sock
 
@@ -87,22 +81,19 @@ class ResumingContext(ssl.SSLContext):
         if not self._prepared and self.ticket(host) is not None:
             self._prepared.append(self.begin(host))
 
-    def take_request(self, host: str) -> bytes:
-        """What was said before TLS, last time with `host`; given once, until TLS is there again."""
-        request, self._request = self._request, b""
-        return request if host == self._host and self.early_failures < EARLY_FAILURES else b""
-
-    def verified(self, host: str, request: bytes, *, reused: bool) -> None:
+    def verified(self, host: str, *, reused: bool) -> None:
         """TLS with `host` is there, verified now or when the session began that it resumed."""
         if not reused:
             self._session = None
             self._prepared.clear()
         self._host = host
-        self._request = request
 
-    def remember(self, wire: Wire) -> None:
-        """Keep the ticket `wire` got, to be called once data was read (TLS 1.3 sends it late)."""
-        if self._session is None and wire.secure:
-            session = wire.session
-            if session is not None and session.has_ticket:
-                self._session = session
+    def remember(self, session: ssl.SSLSession | None) -> None:
+        """Keep the ticket, to be called once data was read (TLS 1.3 sends it late)."""
+        if self._session is None and session is not None and session.has_ticket:
+            self._session = session
+
+    def forget(self) -> None:
+        """Keep nothing that two copies of this process may share: a key in a hello, a ticket."""
+        self._session = None
+        self._prepared.clear()

@@ -1,83 +1,93 @@
 """All or nothing: a block that commits or rolls back as a whole, and is run again as a whole."""
 
 import contextlib
-import random
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
 
+from pymysql.err import MySQLError
+
+from ._connector import Session
 from ._deadline import Deadline
-from ._driver import Connection, DictCursor, DriverError, OperationalError
-from .errors import CommitOutcomeUnknownError, DeadlineError
+from ._driver import Cursor
+from ._guard import caller
+from ._jitter import uniform
+from ._server_errors import REPEATABLE
+from ._turns import Hold
 
 R = TypeVar("R")
 
-# Lock wait timeout, deadlock: the server's own advice is to run the transaction again.
-# MySQL server error reference, ER_LOCK_WAIT_TIMEOUT and ER_LOCK_DEADLOCK.
-REPEATABLE = (1205, 1213)
-# Gone away, lost, and PyMySQL's own "the socket is closed".
-LOST = (0, 2006, 2013)
+FIRST_PAUSE = 0.02  # seconds
 LONGEST_PAUSE = 0.5
 
 
-@contextlib.contextmanager
-def transaction(connection: Connection) -> Iterator[DictCursor]:
+class Block:
     """A block of statements that are committed together, or not at all.
 
-    Yields:
-        A cursor whose rows are dictionaries. Inside another block it works under a savepoint.
-
-    Raises:
-        CommitOutcomeUnknownError: The connection was lost while COMMIT was on its way.
+    Entering gives a cursor whose rows are dictionaries. Inside another block of the same thread and
+    task it works under a savepoint.
     """
-    depth = connection.transaction_depth
-    # START TRANSACTION would commit what was begun by hand: there, too, the block is a savepoint.
-    level = depth or int(connection.in_transaction)
-    begin, undo = _words(level)
-    cursor = connection.cursor(DictCursor)
-    cursor.execute(begin)
-    connection.transaction_depth = level + 1
-    try:
-        yield cursor
-        if level == 0:
-            _commit(connection)
+
+    __slots__ = ("_cursor", "_hold", "_invocation", "_session")
+
+    def __init__(self, invocation: Any) -> None:
+        """Nothing is begun yet; `invocation.session()` gives the connection."""
+        self._invocation = invocation
+        self._session: Session | None = None
+        self._hold: Hold | None = None
+        self._cursor: Cursor | None = None
+
+    def __enter__(self) -> Cursor:
+        """Begin.
+
+        Raises:
+            TransactionControlError: A transaction is open that is not a block of this thread and
+                task.
+            Exception: What `database.connection()` raises, and PyMySQL's own errors.
+        """
+        try:
+            self._session = session = self._invocation.session()
+            self._hold = session.enter_block(caller())
+            self._cursor = cursor = session.cursor(Cursor)
+            return cursor  # noqa: TRY300 - in the reach of `except`, whatever strikes
+        except BaseException:
+            self._end(commit=False)
+            raise
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        """Commit, or roll back if the block failed.
+
+        Raises:
+            CommitOutcomeUnknownError: COMMIT was sent, and no answer to it was read.
+        """
+        if error is None:
+            try:
+                self._end(commit=True)
+            finally:
+                self._end(commit=False)  # whatever struck, nothing stays open
         else:
-            connection.raise_if_ended()
-            cursor.execute(f"RELEASE SAVEPOINT level_{level}")
-    except BaseException:
-        if connection.lost_transaction is None and connection.open:
             with contextlib.suppress(Exception):  # the error on its way out says more
-                connection.cursor().execute(undo)
-        raise
-    finally:
-        connection.transaction_depth = depth
-        if depth == 0:
-            connection.lost_transaction = None
-        with contextlib.suppress(DriverError, DeadlineError):
-            cursor.close()
+                self._end(commit=False)
 
-
-def _words(level: int) -> tuple[str, str]:
-    if level == 0:
-        return "START TRANSACTION", "ROLLBACK"
-    return f"SAVEPOINT level_{level}", f"ROLLBACK TO SAVEPOINT level_{level}"
-
-
-def _commit(connection: Connection) -> None:
-    connection.raise_if_ended()
-    try:
-        connection.commit()
-    except (DriverError, DeadlineError) as error:
-        if isinstance(error, DeadlineError) or (error.args and error.args[0] in LOST):
-            raise CommitOutcomeUnknownError(
-                "the connection was lost during COMMIT: look whether the work is there before you "
-                "repeat it, or keep an idempotency key in the same transaction"
-            ) from error
-        raise
+    def _end(self, *, commit: bool) -> None:
+        session, hold = self._session, self._hold
+        if session is None or hold is None:
+            return
+        try:
+            session.leave_block(hold, commit=commit)
+        finally:
+            self._session = None
+            if self._cursor is not None:
+                with contextlib.suppress(Exception):
+                    self._cursor.close()
 
 
 def run_again(attempt: Callable[[], R], deadline: Deadline, count: Callable[[], None]) -> R:
-    """Call `attempt`, a whole transaction, again after each deadlock or lock-wait timeout.
+    """Call `attempt`, a whole transaction, again after each error of which the server says so.
 
     Args:
         attempt: Begins and ends the transaction.
@@ -85,15 +95,16 @@ def run_again(attempt: Callable[[], R], deadline: Deadline, count: Callable[[], 
         count: Told of each repetition.
 
     Raises:
-        pymysql.err.OperationalError: 1205 or 1213, when the time is over; else what `attempt` does.
+        pymysql.err.MySQLError: 1213, 1205 or 1020, when the time is over; else what `attempt` does.
     """
-    limit = 0.02
+    limit = FIRST_PAUSE
     while True:
         try:
             return attempt()
-        except OperationalError as error:
-            pause = random.uniform(0, limit)
-            if error.args[0] not in REPEATABLE or deadline.left() <= pause:
+        except MySQLError as error:
+            pause = uniform(0, limit)
+            code = error.args[0] if error.args else 0
+            if code not in REPEATABLE or deadline.left() <= pause:
                 raise
         count()
         time.sleep(pause)

@@ -9,18 +9,23 @@ import contextlib
 import io
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ._tls import ResumingContext
+from ._clock import clock
+from ._early import EarlyRequest
+from ._tls import ResumingContext
 
 # Bytes; a TLS record holds 16 KiB and a header at the most.
 RECORD = 16 * 1024
 CHUNK = 2 * RECORD
+# Bytes that a server may say before TLS: a greeting has some hundred, an error's text up to 512.
+LONGEST_GREETING = 4096
+# Seconds by which a wait may outlast its end: setting a socket's timeout is a system call.
+SLACK = 0.02
 
 
-class Wire(io.RawIOBase):
-    """Stands where PyMySQL expects a socket.
+class Transport(io.RawIOBase):
+    """Stands where PyMySQL expects a socket, and gives all that is waited for one common end.
 
     The server greets first, in plain text, and PyMySQL answers with a request for TLS whose bytes
     depend on our settings alone. Once such a request led to verified TLS, the next connection sends
@@ -34,21 +39,64 @@ class Wire(io.RawIOBase):
     """
 
     def __init__(
-        self, sock: socket.socket, tls: "ResumingContext", host: str, *, may_speak_early: bool
+        self,
+        sock: socket.socket,
+        tls: ResumingContext,
+        early: EarlyRequest | None,
+        host: str,
+        until: float,
     ) -> None:
-        """Take over `sock`, which is connected to `host`."""
+        """Take over `sock`, which is connected to `host`.
+
+        Args:
+            sock: The connected socket.
+            tls: Makes and verifies TLS.
+            early: What may be said before the greeting; None where a proxy is on the way.
+            host: As the certificate must have it.
+            until: The clock's time at which every wait ends, until `limit` says another.
+        """
         self._sock = sock
         self._context = tls
+        self._early = early
         self._host = host
+        self._until = until
+        self._limited_at = float("-inf")
         self._tls: ssl.SSLObject | None = None
         self._greeting = b""
-        self._request = tls.take_request(host) if may_speak_early else b""
+        self._greeted = 0
+        self._request = early.take(host) if early is not None else b""
         self.secure = False
         self.spoke_early = bool(self._request)
         if self.spoke_early:
             with contextlib.suppress(ConnectionError):  # what the server said first is still there
-                self._sock.sendall(self._request + self._hello())
+                self._send(self._request + self._hello())
             tls.prepare(host)
+
+    # Waiting, always with an end ---------------------------------------------------------------
+
+    def limit(self, until: float) -> None:
+        """Let every wait end at that time of the clock, however little comes at a time."""
+        self._until = until
+        self._limited_at = float("-inf")
+
+    def _limit_next_call(self) -> None:
+        now = clock.now()
+        if now - self._limited_at > SLACK:
+            left = self._until - now
+            if left <= 0:
+                raise TimeoutError("the time for this connection is over")
+            self._sock.settimeout(left)
+            self._limited_at = now
+
+    def _recv(self, count: int) -> bytes:
+        self._limit_next_call()
+        return self._sock.recv(count)
+
+    def _send(self, data: bytes) -> None:
+        self._limit_next_call()
+        self._sock.sendall(data)  # the socket's timeout is one for the whole call
+
+    # TLS ---------------------------------------------------------------------------------------
 
     def _hello(self) -> bytes:
         self._tls, self._incoming, self._outgoing = self._context.begin(self._host)
@@ -56,7 +104,7 @@ class Wire(io.RawIOBase):
 
     def _receive(self) -> bool:
         """Feed TLS with what comes next; False at the end of the stream."""
-        data = self._sock.recv(CHUNK)
+        data = self._recv(CHUNK)
         self._incoming.write(data)
         return bool(data)
 
@@ -82,13 +130,13 @@ class Wire(io.RawIOBase):
                 self._flush()  # the alert that tells the server why
             raise
         self.secure = True
-        if self.spoke_early:
-            self._context.early_failures = 0
-        self._context.verified(self._host, self._request, reused=bool(self._tls.session_reused))
+        if self._early is not None:
+            self._early.verified(self._host, self._request, early=self.spoke_early)
+        self._context.verified(self._host, reused=bool(self._tls.session_reused))
 
     def _flush(self) -> None:
         if self._outgoing.pending:
-            self._sock.sendall(self._outgoing.read())
+            self._send(self._outgoing.read())
 
     # What PyMySQL does with a socket -----------------------------------------------------------
 
@@ -101,7 +149,7 @@ class Wire(io.RawIOBase):
                 self._flush()
         elif not self._request:
             self._request = data
-            self._sock.sendall(data + self._hello())
+            self._send(data + self._hello())
         elif data != self._request:
             raise ConnectionAbortedError("the server's greeting changed since the last connection")
 
@@ -110,9 +158,16 @@ class Wire(io.RawIOBase):
         return io.BufferedReader(self, RECORD) if self.secure else _Greeting(self)
 
     def read_plain(self, count: int) -> bytes:
-        """Bytes of the greeting; what came behind them is TLS."""
+        """Bytes of the greeting; what came behind them is TLS.
+
+        Raises:
+            ConnectionAbortedError: It is longer than any greeting.
+        """
+        self._greeted += count
+        if self._greeted > LONGEST_GREETING:
+            raise ConnectionAbortedError("the greeting is longer than a MySQL server's")
         while len(self._greeting) < count:
-            data = self._sock.recv(CHUNK)
+            data = self._recv(CHUNK)
             if not data:
                 break
             self._greeting += data
@@ -135,9 +190,8 @@ class Wire(io.RawIOBase):
             except ssl.SSLZeroReturnError:
                 return 0
 
-    def settimeout(self, seconds: float | None) -> None:
-        """Of each system call."""
-        self._sock.settimeout(seconds)
+    def settimeout(self, _seconds: float | None) -> None:
+        """PyMySQL's way to limit a single call; here `limit` limits them all."""
 
     def close(self) -> None:
         """Close; harmless when repeated."""
@@ -157,11 +211,11 @@ class Wire(io.RawIOBase):
 
     def await_end(self) -> None:
         """Read to the end of the stream below TLS: then the server has closed its side."""
-        while self._sock.recv(CHUNK):
+        while self._recv(CHUNK):
             pass
 
     def getsockname(self) -> Any:
-        """Our end."""
+        """Our address and port."""
         return self._sock.getsockname()
 
     def detach(self) -> int:
@@ -177,8 +231,8 @@ class Wire(io.RawIOBase):
 class _Greeting:
     """Reads no further than the greeting; dropped when TLS begins, and closes nothing."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.read = wire.read_plain
+    def __init__(self, transport: Transport) -> None:
+        self.read = transport.read_plain
 
     def close(self) -> None:
-        """The wire is closed by itself."""
+        """The transport is closed by itself."""

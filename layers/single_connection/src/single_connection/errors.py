@@ -5,16 +5,16 @@
     ├── CredentialsError            the secret cannot be read, or the server refused what it holds
     ├── OutsideInvocationError      a connection where no invocation is running
     ├── SecondConnectionError       a connection beside the invocation's own
+    │   └── TransactionControlError     a transaction beside, or across, the one that is open
     ├── DatabaseBusyError           no connection to be had within the time left
     ├── DeadlineError               the connection was cut shortly before Lambda's deadline
-    └── CommitOutcomeUnknownError   the connection was lost while COMMIT was on its way
+    ├── CommitOutcomeUnknownError   no answer to COMMIT: the work may be written or not
+    └── UncommittedWorkError        the handler returned, and rows it had changed are rolled back
 
 None of them is a PyMySQL error, and PyMySQL's own errors pass through the layer as they are.
 """
 
-# Too many connections: in all, of this user, of this user by its resource limit.
-# MySQL server error reference.
-FULL = (1040, 1203, 1226)
+from ._server_errors import BORROW, FULL
 
 
 class SingleConnectionError(Exception):
@@ -33,11 +33,18 @@ class CredentialsError(SingleConnectionError):
 
 
 class OutsideInvocationError(SingleConnectionError):
-    """A connection was asked for while no invocation was running, at import for example."""
+    """A connection was asked for, or used, while its invocation was not running."""
 
 
 class SecondConnectionError(SingleConnectionError):
     """A connection beside the invocation's own was refused; the message says where that one is."""
+
+
+class TransactionControlError(SecondConnectionError):
+    """A transaction was begun or ended where another one is open that it would spoil.
+
+    One connection has one transaction. The message says whose it is and where it began.
+    """
 
 
 class DatabaseBusyError(SingleConnectionError):
@@ -45,8 +52,8 @@ class DatabaseBusyError(SingleConnectionError):
 
     Attributes:
         code: The last refusal's number: 1040 (too many connections), 1203 or 1226 (too many of
-            this user), or 2003 and 2013 where the server did not answer at all. From MySQL's
-            server and client error references.
+            this user), 9501 (RDS Proxy has none to lend), or 2003 and 2013 where the server did
+            not answer at all. From MySQL's server and client error references.
         retry_after: Seconds after which trying again is sensible; for a Retry-After header.
         attempts: How many times the database was asked.
         waited: Seconds spent waiting.
@@ -58,13 +65,20 @@ class DatabaseBusyError(SingleConnectionError):
         self.attempts = attempts
         self.waited = waited
         tried = f"in {waited:.1f} s and {attempts} attempts (last refusal: error {code})"
-        super().__init__(
-            f"the database gave no connection {tried}; try again in {retry_after:.0f} s, lower the "
-            "functions' reserved concurrency, or raise max_connections"
-            if code in FULL
-            else f"the database did not answer {tried}: see whether it is running, and check "
-            "DATABASE_HOST, DATABASE_PORT and the security groups between"
-        )
+        again = f"try again in {retry_after:.0f} s"
+        if code in BORROW:
+            said = f"RDS Proxy had no database connection to lend {tried}; {again}"
+        elif code in FULL:
+            said = (
+                f"the database gave no connection {tried}; {again}, lower the functions' reserved "
+                "concurrency, or raise max_connections"
+            )
+        else:
+            said = (
+                f"the database did not answer {tried}: see whether it is running, and check "
+                "DATABASE_HOST, DATABASE_PORT and the security groups between"
+            )
+        super().__init__(said)
 
 
 class DeadlineError(SingleConnectionError):
@@ -75,8 +89,15 @@ class DeadlineError(SingleConnectionError):
 
 
 class CommitOutcomeUnknownError(SingleConnectionError):
-    """The connection was lost during COMMIT: the server may or may not have committed.
+    """COMMIT was sent, and no answer to it was read: the server may or may not have committed.
 
     Never run again by this layer. Look before you repeat, or make the work idempotent by a key
     written in the same transaction.
+    """
+
+
+class UncommittedWorkError(SingleConnectionError):
+    """The handler returned while a transaction was open that had changed rows: they are gone.
+
+    Raised instead of the handler's answer. The message says where the transaction began.
     """

@@ -12,14 +12,19 @@ here: test that against a real server.
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
 from . import _guard
+from ._clock import clock
 from ._database import Database
+from ._driver import DictCursor
+from ._guard import caller
+from ._opening import Opening
 from ._settings import Settings
+from ._turns import Hold, Turns
+from .errors import OutsideInvocationError, TransactionControlError
 
 __all__ = ["FakeServer", "LambdaContext", "fake", "unguarded"]
 
@@ -41,11 +46,11 @@ class LambdaContext:
             f"arn:aws:lambda:us-east-1:123456789012:function:{function_name}"
         )
         self.aws_request_id = str(uuid4())
-        self._until = time.monotonic() + seconds
+        self._until = clock.now() + seconds
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds left."""
-        return max(0, int((self._until - time.monotonic()) * 1000))
+        return max(0, int((self._until - clock.now()) * 1000))
 
 
 @dataclasses.dataclass(slots=True)
@@ -123,10 +128,7 @@ class _Cursor:
         self.lastrowid = 0
 
     def execute(self, statement: str, arguments: Any = None) -> int:
-        control = statement.partition(" ")[0].upper()
-        if control in ("START", "SAVEPOINT", "RELEASE", "ROLLBACK"):
-            self._connection.control(statement)
-            return 0
+        self._connection.admit()
         answer = self._connection.server.respond(statement, arguments)
         rows = [dict(row) for row in answer.rows]
         self._rows = rows if self._dictionaries else [tuple(row.values()) for row in rows]
@@ -163,59 +165,140 @@ class _Cursor:
 
 
 class _Connection:
-    """Stands where `driver.Connection` does."""
+    """Stands where the driver's connection does: see `_connector.Session`."""
 
-    def __init__(self, server: FakeServer) -> None:
+    inode = 0
+    forgotten = None
+
+    def __init__(self, server: FakeServer, opening: Opening) -> None:
         self.server = server
         self.open = True
-        self.inode = 0
-        self.transaction_depth = 0
-        self.lost_transaction = None
-        self.in_transaction = False
+        self.turns = Turns(opening.deadline)
+        self._why: tuple[type[Exception], str] = (OutsideInvocationError, "closed")
         server.connections_opened += 1
         server.connections_open += 1
 
     def cursor(self, kind: Any = None) -> _Cursor:
-        return _Cursor(self, dictionaries=kind is not None and "Dict" in kind.__name__)
+        return _Cursor(self, dictionaries=kind is not None and issubclass(kind, DictCursor))
 
-    def control(self, statement: str) -> None:
-        if statement.startswith("START"):
-            self.in_transaction = True
-        elif statement == "ROLLBACK":
-            self._finish("rolled back")
+    def admit(self) -> None:
+        """Raises where the driver's own connection would refuse a statement."""
+        with self.turns.lock:
+            self.turns.wait("a statement")
+            if not self.open:
+                raise self.refusal()
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self.turns.holds)
+
+    @property
+    def unfinished(self) -> Hold | None:
+        return self.turns.holds[0] if self.turns.holds and self.turns.holds[0].changed else None
+
+    def enter_block(self, place: str) -> Hold:
+        with self.turns.lock:
+            self.turns.wait("a database.transaction() block")
+            if self.turns.hold is not None and self.turns.hold.kind == "by hand":
+                raise TransactionControlError(f"a block was asked for inside {self.turns.hold}")
+            hold = Hold("block", "a database.transaction() block", place, len(self.turns.holds))
+            hold.enter()
+            self.turns.push(hold)
+            return hold
+
+    def leave_block(self, hold: Hold, *, commit: bool) -> None:
+        if not hold.level and hold in self.turns.holds:
+            self.server.outcomes.append("committed" if commit else "rolled back")
+        hold.leave()
+        self.turns.drop(hold)
 
     def begin(self) -> None:
-        self.in_transaction = True
+        self._control("BEGIN")
+        if not self.turns.holds:
+            self.turns.push(Hold("by hand", "a transaction begun by hand", caller()))
 
     def commit(self) -> None:
+        self._control("COMMIT")
         self._finish("committed")
 
     def rollback(self) -> None:
+        self._control("ROLLBACK")
         self._finish("rolled back")
 
+    def ping(self, reconnect: bool = False) -> None:  # noqa: ARG002 - as PyMySQL's
+        self.admit()
+
+    def autocommit(self, value: Any) -> None:  # noqa: ARG002 - as PyMySQL's
+        self.admit()
+
+    def select_db(self, db: str) -> None:  # noqa: ARG002 - as PyMySQL's
+        self.admit()
+
+    def _control(self, word: str) -> None:
+        self.admit()
+        hold = self.turns.hold
+        if hold is not None and hold.kind == "block":
+            raise TransactionControlError(f"{word} was refused inside {hold}")
+
     def _finish(self, outcome: str) -> None:
-        if self.in_transaction:
+        if self.turns.holds:
             self.server.outcomes.append(outcome)
-        self.in_transaction = False
+            self.turns.drop(self.turns.holds[0])
 
-    def raise_if_ended(self) -> None:
-        """Nothing ends a fake before its time."""
+    def refusal(self) -> Exception:
+        return self._why[0](self._why[1])
 
-    def close(self) -> None:
+    def revoke(self, error: type[Exception], message: str) -> None:
+        if self.open:
+            self._why = (error, message)
+
+    def say_goodbye(self, _until: float) -> bool:
+        return self.open
+
+    def is_gone(self, _until: float) -> bool:
+        return True
+
+    def hang_up(self, _until: float) -> None:
         if self.open:
             self._finish("rolled back")
             self.open = False
             self.server.connections_open -= 1
 
-    def destroy(self, _kill: Any, _until: float, _meanwhile: Any = None) -> bool:
-        self.close()
-        return True
-
-    def cut(self, _reason: Any, _kill: Any, _until: float) -> bool:
-        return self.destroy(_kill, _until)
+    def close(self) -> None:
+        self.hang_up(0.0)
 
     def abandon(self) -> None:
         self.open = False
+
+
+class _Connector:
+    """Opens connections to a fake server: see `_connector.Connector`."""
+
+    settings = Settings(host="fake", name="fake", user="fake", password="fake")  # noqa: S106
+    margin = settings.deadline_margin
+
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+
+    def open(self, opening: Opening, _context: Any, _measured: Any) -> _Connection:
+        return _Connection(self._server, opening)
+
+    def enter(self) -> None:
+        """Nothing is guarded."""
+
+    closed = leave = enter
+
+    def opened(self, _place: str, _session: Any) -> None:
+        """Nothing is guarded."""
+
+    def end(self, _session: Any, _until: float) -> bool:
+        return True
+
+    def find_leaks(self) -> list[Any]:
+        return []
+
+    def end_leaks(self, _ends: frozenset[str], _until: float) -> bool:
+        return True
 
 
 @contextlib.contextmanager
@@ -248,7 +331,9 @@ def fake(database: Database) -> Iterator[FakeServer]:
         AssertionError: At the end, if a connection is still open.
     """
     server = FakeServer()
-    settings = Settings(host="fake", name="fake", user="fake", password="fake")  # noqa: S106
-    with database.replaced(settings, lambda _invocation: _Connection(server)):
+    kept, database._connector = database._connector, _Connector(server)
+    try:
         yield server
+    finally:
+        database._connector = kept
     assert server.connections_open == 0, "a connection outlived its invocation"  # noqa: S101

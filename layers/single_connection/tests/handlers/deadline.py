@@ -24,4 +24,5 @@ def lambda_handler(event, context):
             cursor.execute(event["way"])
         except DeadlineError as error:
             return {"error": str(error), "left": context.get_remaining_time_in_millis()}
+    database.connection().rollback()
     return None

@@ -261,7 +261,7 @@ def closed_and_opened():
 def broken_clean_up():
     connection = database.connection()
     query("SELECT 1")
-    connection.destroy = None  # whatever the reason: our own clean-up fails
+    connection.say_goodbye = None  # whatever the reason: our own clean-up fails
     raise OwnError("still the handler's own words")
 
 

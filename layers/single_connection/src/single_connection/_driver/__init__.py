@@ -1,27 +1,19 @@
-"""All that knows PyMySQL: one invocation's connection, and what is borrowed from the driver."""
+"""All that knows PyMySQL: the connection of one invocation, and how it is opened."""
 
-from .connection import (
-    CONFIRM_SECONDS,
-    NO_SUCH_THREAD,
-    Connection,
-    DictCursor,
-    DriverError,
-    Killer,
-    OperationalError,
-    Target,
-    is_denied,
-    open_connection,
-)
+from pymysql.cursors import DictCursor
+from pymysql.err import Error as DriverError
+
+from .connection import Connection
+from .cursor import Cursor
+from .opening import addresses, open_connection
+from .target import Target
 
 __all__ = [
-    "CONFIRM_SECONDS",
-    "NO_SUCH_THREAD",
     "Connection",
+    "Cursor",
     "DictCursor",
     "DriverError",
-    "Killer",
-    "OperationalError",
     "Target",
-    "is_denied",
+    "addresses",
     "open_connection",
 ]

@@ -1,0 +1,298 @@
+"""One statement at a time, in turn, its answer read to the end or the connection ended."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pymysql
+from pymysql.constants import COMMAND, CR
+from pymysql.err import MySQLError, OperationalError, ProgrammingError
+
+from .._clock import clock
+from .._guard import caller
+from .._jitter import uniform
+from .._server_errors import BORROW, LOST
+from .._statement import Statement, classify
+from .._turns import Hold
+from ..errors import (
+    CommitOutcomeUnknownError,
+    DatabaseBusyError,
+    TransactionControlError,
+)
+from .protocol import Protocol
+from .result import Result
+
+T = TypeVar("T")
+_read_packet = pymysql.connections.Connection._read_packet
+
+# How much of a stream that nobody reads any more is read to keep its connection: bytes, seconds.
+REST_BYTES = 1 << 20
+REST_SECONDS = 0.1
+# Seconds between two askings of a proxy that has no connection to lend.
+BORROW_PAUSE = 0.25
+# Escaped by a backslash, or not, as the session's sql_mode has it.
+ESCAPED = frozenset("\0\n\r\032\"'\\")
+COMMIT, ROLLBACK, BEGIN = Statement("COMMIT", ""), Statement("ROLLBACK", ""), Statement("BEGIN", "")
+PING, SET_NAMES, USE = Statement("", ""), Statement("SET", "NAMES"), Statement("USE", "")
+SET_AUTOCOMMIT = Statement("SET", "AUTOCOMMIT")
+
+
+class Conversation(Protocol):
+    """Statements take turns; whatever is not the server's own error ends the connection."""
+
+    def _settle(self) -> None:
+        """Know the session's state, at the price of a round trip where it is not known yet."""
+        if self._setting_up:
+            with self.turns.lock:
+                self._exchange(PING, self._read_set_up)
+
+    def _escape_string(self, s: str) -> str:
+        if self._setting_up and not ESCAPED.isdisjoint(s):
+            self._settle()  # how to escape these depends on the session
+        return str(super()._escape_string(s))
+
+    def _ask(self, statement: Statement, send: Callable[[], T]) -> T:
+        """Send and read the whole answer, in turn; what is left of another one goes first."""
+        with self.turns.lock:
+            self._admit(statement)
+            answer = self._exchange(statement, send)
+            self._note(statement, answer)
+            return answer
+
+    def _exchange(self, statement: Statement, send: Callable[[], T]) -> T:
+        """Send and read the answer; whatever is not the server's own error ends the connection.
+
+        Raises:
+            CommitOutcomeUnknownError: COMMIT was sent, and neither OK nor an error was read.
+            DatabaseBusyError: A proxy had no connection to lend within the time left.
+        """
+        pause = BORROW_PAUSE / 2
+        while True:
+            self._answered = False
+            try:
+                answer = send()
+                self._answered = True
+                return answer  # noqa: TRY300 - in the reach of `except`, whatever strikes
+            except BaseException as error:
+                if self._answered and self._may_borrow_later(error):
+                    self._forgo_answer(statement)
+                else:
+                    self._fail(statement, error)
+                    raise
+            pause = min(2 * pause, BORROW_PAUSE)
+            time.sleep(min(pause * uniform(0.5, 1.5), max(0.0, self._deadline.left())))
+
+    def _may_borrow_later(self, error: BaseException) -> bool:
+        if not (isinstance(error, MySQLError) and error.args[0] in BORROW) or self.in_transaction:
+            return False
+        if self._deadline.left() <= 0:
+            raise DatabaseBusyError(error.args[0], retry_after=1, attempts=1, waited=0) from error
+        return True
+
+    def _forgo_answer(self, statement: Statement) -> None:
+        """The set-up was refused: read what came to the statement behind it, and say it again."""
+        if self._setting_up:
+            if statement.is_harmless:
+                status = self.server_status
+                self._next_seq_id = 1
+                with contextlib.suppress(MySQLError):
+                    self._read_query_result()
+                self.server_status = status  # what it began, it will begin again
+            self._send_set_up()
+
+    def _fail(self, statement: Statement, error: BaseException) -> None:
+        """Leave everything as it has to be after `error`; raise what says more than it does."""
+        if self._setting_up and self._answered:
+            self._answered = False  # without its lease a session must not live
+        if (
+            not self._answered
+            or self._sock is None
+            or (isinstance(error, MySQLError) and error.args and error.args[0] in LOST)
+        ):
+            self._lose(error)
+        elif self.in_transaction and isinstance(error, MySQLError):
+            self._see_what_is_left(error)
+        because = self._closed_because
+        if because is not None and isinstance(error, Exception):
+            self._told = True
+            reason: BaseException = because[0](because[1])
+            reason.__cause__ = error
+        else:
+            reason = error
+        if statement.word == "COMMIT" and not self._answered and isinstance(error, Exception):
+            raise CommitOutcomeUnknownError(
+                "the connection was lost during COMMIT: look whether the work is there before you "
+                "repeat it, or keep an idempotency key in the same transaction"
+            ) from reason
+        if reason is not error:
+            raise reason
+        if isinstance(error, MySQLError) and self._sock is None:
+            self._explain_loss(statement, error)
+
+    def _explain_loss(self, statement: Statement, error: MySQLError) -> None:
+        """Say what became of the work: half of what who reads it wants to know."""
+        if self._lost_transaction:
+            became = f"nothing of {self._lost_transaction} is written"
+        elif statement.reads or not statement.word:
+            became = "nothing was changed"
+        else:
+            became = "whether the statement was carried out is not known"
+        code, words = (*error.args, "")[:2]
+        error.args = (code or CR.CR_SERVER_LOST, f"{words or 'Lost connection'}: {became}")
+
+    def _lose(self, error: BaseException) -> None:
+        """The conversation broke off: the connection is no more, nor what was open on it."""
+        self._force_close()
+        hold = self.turns.holds[0] if self.turns.holds else None
+        self._lost_transaction = str(hold) if hold is not None else ""
+        if self._latest is not None and self._latest.unbuffered_active:
+            self._disturb(self._latest, "the connection was lost before the last row")
+        if hold is None or hold.ended is not None:
+            return
+        hold.ended = OperationalError(
+            CR.CR_SERVER_LOST,
+            f"the connection was lost before COMMIT: nothing of {hold} is written",
+        )
+        if hold.kind == "by hand":
+            if not isinstance(error, MySQLError):
+                self._undone = hold.ended  # whoever goes on by hand has not been told
+            self.turns.drop(hold)
+
+    def _see_what_is_left(self, error: MySQLError) -> None:
+        """After an error in a transaction: the server's flag says whether it is still open.
+
+        Some errors undo all of it (a deadlock; a lock-wait timeout where the server is set so); the
+        error itself does not say so, the next answer does: this is the price, a round trip.
+        """
+        try:
+            self._answered = False
+            super()._execute_command(COMMAND.COM_PING, b"")
+            self._read_ok_packet()
+            self._answered = True
+        except BaseException as late:
+            self._lose(late)
+            self._answered = True  # `error` was the answer, all the same
+            if not isinstance(late, Exception):
+                raise
+            return
+        if not self.in_transaction:
+            hold = self.turns.holds[0] if self.turns.holds else None
+            if hold is not None and hold.kind == "block":
+                hold.ended = error
+            else:
+                self._undone = error
+                if hold is not None and hold.kind == "by hand":
+                    self.turns.drop(hold)
+
+    def _admit(self, statement: Statement) -> None:
+        """Refuse what cannot be right here and now."""
+        self.turns.wait("a statement")
+        root = self.turns.holds[0] if self.turns.holds else None
+        if root is not None and root.ended is not None and root.kind == "block":
+            raise root.ended
+        self._be_open()
+        if root is not None and root.kind == "block":
+            if statement.ends_transaction:
+                raise TransactionControlError(
+                    f"{' '.join(statement).strip()} was refused inside {root}: it would end the "
+                    "transaction, half of the block would be committed; leave it to the block"
+                )
+        elif self._undone is not None:
+            if not (statement.rolls_back or statement.begins):
+                raise self._undone
+            self._undone = None
+        self._end_stream()
+
+    def _note(self, statement: Statement, answer: Any) -> None:
+        """What the server's flags say of the transaction now."""
+        hold = self.turns.hold
+        if self.in_transaction:
+            if hold is None:
+                hold = Hold("by hand", "a transaction begun by hand", caller())
+                self.turns.push(hold)
+            if answer and not statement.reads:
+                self.turns.holds[0].changed = True
+        elif hold is not None:
+            if hold.kind == "by hand":
+                self.turns.drop(hold)
+            elif hold.kind == "block":
+                root = self.turns.holds[0]
+                root.ended = TransactionControlError(
+                    f"{' '.join(statement).strip()} ended the transaction of {root}: what came "
+                    "before it is committed or rolled back already, and nothing after it can be "
+                    "undone; leave the transaction to the block, and DDL out of it"
+                )
+                raise root.ended
+        if statement.alters_session and not self._altered:
+            self._altered = f"{' '.join(statement).strip()} (at {caller()})"
+
+    def _own(self, sql: str) -> None:
+        self._exchange(classify(sql), lambda: self._say(sql))
+
+    def next_row(self, result: Result) -> Any:
+        """The next row of a stream."""
+        with self.turns.lock:
+            if self._sock is None:
+                self._be_open()
+            self._answered = False
+            try:
+                row = result.read_row()
+                self._answered = True
+                if not result.unbuffered_active and result.server_status is not None:
+                    self.server_status = result.server_status
+                    self._note(Statement("SELECT", ""), 0)
+                return row  # noqa: TRY300 - in the reach of `except`, whatever strikes
+            except BaseException as error:
+                self._fail(Statement("SELECT", ""), error)
+                raise
+
+    def leave_stream(self, result: Result) -> None:
+        """Nobody wants the rows that were not read: little is read, much costs the connection."""
+        with self.turns.lock:
+            if result is self._latest:
+                self._drain(result, "the cursor was closed before the last row")
+
+    def _end_stream(self) -> None:
+        """What is left of the statement before: its reader, if there is one still, is told."""
+        latest = self._latest
+        if latest is None:
+            return
+        if latest.unbuffered_active:
+            self._drain(latest, "another statement came before the last row was read")
+            self._be_open()
+        while self._latest is not None and self._latest.has_next:
+            mine = self._result
+            self._exchange(PING, self._read_query_result)
+            self._result = mine
+        self._latest = None
+
+    def _drain(self, result: Result, why: str) -> None:
+        self._disturb(result, why)
+        self._answered = False
+        read, until = 0, clock.now() + REST_SECONDS
+        try:
+            self._sock.limit(until)
+            while read < REST_BYTES and clock.now() < until:
+                packet = self._read_packet()
+                read += len(packet.get_all_data())
+                if packet.is_eof_packet():
+                    self._answered = True
+                    self._sock.limit(self._deadline.hard)
+                    self.server_status = packet.read_struct("<xhh")[1]
+                    return
+            self._lose(TimeoutError())
+        except BaseException as error:
+            if self._answered and self._sock is not None:  # the server's error was the end of it
+                self._sock.limit(self._deadline.hard)
+                return
+            self._lose(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _disturb(self, result: Result, why: str) -> None:
+        result.unbuffered_active = False
+        result.disturbed = ProgrammingError(
+            CR.CR_COMMANDS_OUT_OF_SYNC,
+            f"rows of a stream are missing: {why}; read it to its end first, or without a stream",
+        )

@@ -1,0 +1,83 @@
+"""What a statement is, by its first words: enough to know what it does to a transaction."""
+
+import re
+from typing import NamedTuple
+
+# White space, comments and opening parentheses; not what stands in /*! … */, which is carried out.
+_BEFORE = re.compile(r"(?:\s|\(|/\*(?![!M]).*?\*/|--(?=[\s\0]|$)[^\n]*|#[^\n]*)*", re.DOTALL)
+_WORDS = re.compile(
+    r"(?:/\*M?!\d*\s*)?([A-Za-z]+)(?:\s|/\*(?![!M]).*?\*/)*([A-Za-z_@.]*)", re.DOTALL
+)
+
+# Ended by it, or begun: MySQL's reference manual, "Statements That Cause an Implicit Commit".
+_CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "XA"})
+_DEFINING = frozenset({
+    "ALTER", "ANALYZE", "CACHE", "CHECK", "CREATE", "DROP", "FLUSH", "GRANT", "INSTALL", "OPTIMIZE",
+    "RENAME", "REPAIR", "RESET", "REVOKE", "TRUNCATE", "UNINSTALL",
+})  # fmt: skip
+_READING = frozenset({
+    "DESC", "DESCRIBE", "EXPLAIN", "HELP", "SELECT", "SHOW", "TABLE", "VALUES", "WITH",
+})  # fmt: skip
+
+
+class Statement(NamedTuple):
+    """The first word, and what follows from it.
+
+    Attributes:
+        word: In capitals; "" where there is none.
+        second: The second one.
+    """
+
+    word: str
+    second: str
+
+    @property
+    def reads(self) -> bool:
+        """Whether it changes no rows, as far as its first word tells."""
+        return self.word in _READING
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it may be sent before it is known that the session is as it should be."""
+        return self.word == "SELECT" or self.begins
+
+    @property
+    def begins(self) -> bool:
+        """Whether it begins a transaction."""
+        return self.word == "BEGIN" or (self.word == "START" and self.second == "TRANSACTION")
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether it undoes the whole transaction."""
+        return self.word == "ROLLBACK" and self.second != "TO"
+
+    @property
+    def ends_transaction(self) -> bool:
+        """Whether it begins or ends a transaction, or commits the one that is open by itself."""
+        if self.word in _CONTROL:
+            return self.word != "ROLLBACK" or self.second != "TO"
+        if self.word in _DEFINING:
+            return self.second != "TEMPORARY"
+        if self.word in ("LOCK", "UNLOCK"):
+            return self.second in ("TABLE", "TABLES")
+        if self.word == "SET":
+            return self.second.rpartition(".")[2] == "AUTOCOMMIT" or self.second == "PASSWORD"
+        return self.begins
+
+    @property
+    def alters_session(self) -> bool:
+        """Whether it leaves something in the session that a new one would not have."""
+        if self.word in ("SET", "USE", "PREPARE", "LOCK"):
+            return True
+        return self.word == "CREATE" and self.second == "TEMPORARY"
+
+
+def classify(sql: str | bytes) -> Statement:
+    """The statement's first words."""
+    text = sql if isinstance(sql, str) else sql[:4096].decode("latin-1")
+    start = _BEFORE.match(text)
+    words = _WORDS.match(text, start.end() if start else 0)
+    if words is None:
+        return Statement("", "")
+    word, second = words.groups()
+    return Statement(word.upper(), second.upper().removeprefix("@@"))
