@@ -73,7 +73,7 @@ def read_functions(
         TemplateError: the file is missing, is no YAML, or is no template with functions.
     """
     document = _read(template)
-    values = _Values(document, parameters or {})
+    values = Values(document, parameters or {})
     shared = document.get("Globals", {}).get("Function", {})
     functions = {}
     for logical_id, resource in document["Resources"].items():
@@ -123,7 +123,7 @@ def _function(
     logical_id: str,
     shared: Mapping[str, Any],
     own: Mapping[str, Any],
-    values: "_Values",
+    values: "Values",
     root: Path,
 ) -> Function:
     merged = _merge(shared, own)
@@ -179,29 +179,44 @@ UNKNOWN = object()
 """What only a deployed stack knows."""
 
 
-class _Values:
-    """Resolves intrinsic functions; what only a deployment knows is UNKNOWN, NoValue is None."""
+class Values:
+    """Resolves intrinsic functions at the parameters' values; NoValue is None, or left out.
 
-    def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
+    Args:
+        document: The template.
+        parameters: Instead of their defaults.
+        keep: What only a deployed stack knows stays as it is written; else it is UNKNOWN.
+    """
+
+    def __init__(
+        self, document: Mapping[str, Any], parameters: Mapping[str, str], *, keep: bool = False
+    ) -> None:
         declared = document.get("Parameters", {})
         self._parameters: dict[str, Any] = {
-            name: parameter["Default"]
+            name: str(parameter["Default"])
             for name, parameter in declared.items()
             if "Default" in parameter
         }
         self._parameters |= parameters
+        if not keep:
+            self._parameters = _PSEUDO_PARAMETERS | self._parameters
+        self._keep = keep
         self._mappings = document.get("Mappings", {})
         self._conditions = document.get("Conditions", {})
 
     def resolve(self, value: Any) -> Any:
+        """The value with every function in it followed."""
         if isinstance(value, list):
             return [item for item in map(self.resolve, value) if item is not None]
         if not isinstance(value, dict):
             return value
-        if not _is_intrinsic(value):
-            return {key: self.resolve(item) for key, item in value.items()}
-        [(key, argument)] = value.items()
-        return self._intrinsic(key, argument)
+        if _is_intrinsic(value):
+            [(key, argument)] = value.items()
+            result = self._intrinsic(key, argument)
+            if result is not UNKNOWN or not self._keep:
+                return result
+        resolved = {key: self.resolve(item) for key, item in value.items()}
+        return {key: item for key, item in resolved.items() if item is not None}
 
     def _intrinsic(self, key: str, argument: Any) -> Any:
         result: Any = UNKNOWN
@@ -209,16 +224,23 @@ class _Values:
             case "Ref", "AWS::NoValue":
                 result = None
             case "Ref", name:
-                result = self._parameters.get(name, _PSEUDO_PARAMETERS.get(name, UNKNOWN))
+                result = self._parameters.get(name, UNKNOWN)
             case "Fn::If", [condition, yes, no]:
                 result = self.resolve(yes if self.holds({"Condition": condition}) else no)
             case "Fn::FindInMap", [*path]:
                 result = self._find(path)
-            case "Fn::Sub", str(text):
+            case "Fn::Split", [str(separator), whole]:
+                text = self.resolve(whole)
+                result = text.split(separator) if isinstance(text, str) else UNKNOWN
+            case "Fn::Sub", str(text) if not self._keep:
                 result = self._substitute(text, {})
-            case "Fn::Sub", [str(text), dict(given)]:
+            case "Fn::Sub", [str(text), dict(given)] if not self._keep:
                 result = self._substitute(text, given)
         return result
+
+    def exists(self, resource: Mapping[str, Any]) -> bool:
+        """Whether a resource is made at all."""
+        return "Condition" not in resource or self.holds({"Condition": resource["Condition"]})
 
     def holds(self, condition: Any) -> bool:
         """Whether a condition is true at the parameters' values."""

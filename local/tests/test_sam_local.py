@@ -25,7 +25,7 @@ from local.database import LocalDatabase
 from local.demo import matches
 from local.docker import daemon, image, prepare
 from local.servers import ServerMissingError, locked, require_server
-from local.template import _Values
+from local.template import Values
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ROOT / "events"
@@ -179,7 +179,7 @@ def compose() -> dict[str, Any]:
 
 def test_mysql_in_docker_is_set_up_like_the_one_on_rds() -> None:
     group = template()["Resources"]["DatabaseParameters"]["Properties"]["Parameters"]
-    rds = _Values(template(), {}).resolve(group)
+    rds = Values(template(), {}).resolve(group)
     switch = {"0": "OFF", "1": "ON"}
     for option in mysqld_options():
         name, here = option.removeprefix("--").split("=")
