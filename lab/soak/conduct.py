@@ -15,6 +15,7 @@ FOR_ALARMS = {"CredentialsError"}
 # Of the driver's, which pass through: with numbers of MySQL's and MariaDB's error references.
 DRIVERS = {"OperationalError", "InternalError", "DatabaseError", "InterfaceError"}
 NUMBERS = {
+    1020,  # MariaDB: a row has changed since it was read
     1053,  # the server is shutting down
     1205,  # a lock was waited for too long
     1213,  # deadlock
@@ -25,8 +26,10 @@ NUMBERS = {
     1969,  # MariaDB: max_statement_time
     2006,  # the server has gone away
     2013,  # lost during a query
+    2055,  # lost, with the system's reason
     3024,  # max_execution_time
     3032,  # the server is shutting down or going offline
+    3169,  # killed
     4031,  # the session was idle for longer than its lease
 }
 # What may end an invocation without a word of the function's.

@@ -13,6 +13,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ._driver import DriverError
+from ._server_errors import LOST, REPEATABLE
+from ._server_errors import READ_ONLY as READ_ONLY_MODE
 from .errors import CommitOutcomeUnknownError, DatabaseBusyError, DeadlineError
 
 if TYPE_CHECKING:
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_unavailable"]
 
-# The server lets go, refuses or gives up, and would not the next time: a shutdown, a lock wait, a
-# deadlock, read-only in a failover (two), gone away, lost, offline mode, a statement's time limit
-# (MySQL's and MariaDB's). Of the transaction nothing is kept. MySQL and MariaDB error references.
-PASSING = (1053, 1205, 1213, 1290, 1836, 2006, 2013, 3032, 3024, 1969)
+# The server lets go, refuses or gives up, and would not the next time; of the transaction nothing
+# is kept. Beside what the rest of the layer knows: offline mode, a statement that an operator
+# ended, and a statement's time limit (MySQL's and MariaDB's). From their error references.
+PASSING = LOST | READ_ONLY_MODE | REPEATABLE | {3032, 1317, 3024, 1969}
 READ_ONLY = 1290  # any option of the server's that forbids a statement: only one of them passes
 
 BUSY = "The service cannot answer just now. Nothing of this request was kept: try again shortly."
