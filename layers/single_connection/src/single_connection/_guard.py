@@ -7,10 +7,10 @@ the invocation ends (_leaks.py).
 """
 
 import contextlib
-import os
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, Protocol
 
 from ._addresses import Resolver, plain
@@ -19,7 +19,11 @@ from .errors import OutsideInvocationError, SecondConnectionError, SingleConnect
 
 # Seconds to wait for a name server where a socket of somebody else's connects by a name.
 RESOLVE_SECONDS = 1.0
-_HERE = os.path.dirname(__file__)
+# This package, its driver, and libraries through which a handler may use it.
+_BETWEEN = frozenset({
+    "single_connection", "contextlib", "functools", "pymysql", "alembic", "django",
+    "flask_sqlalchemy", "pandas", "peewee", "sqlalchemy", "sqlmodel",
+})  # fmt: skip
 _guards: list["Guard"] = []
 _permit = threading.local()
 
@@ -132,17 +136,19 @@ class Guard:
         return self._finder.find({guard.inode for guard in (self, *_guards)})
 
 
-def caller(*, beside: str | None = None) -> str:
-    """The place in the user's code that is calling this package: `file:line in function`.
+def caller() -> str:
+    """The place in the user's code that led here: `file:line in function`.
 
-    Args:
-        beside: The folder of a library between the user's code and this package.
+    What stands between the two is passed over by its module's name: some of it has no file.
     """
     frame = sys._getframe(1)
-    passed = (_HERE, contextlib.__file__, beside or contextlib.__file__)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(passed):
+    while frame.f_back is not None and _root_of(frame) in _BETWEEN:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _root_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 _installed = False

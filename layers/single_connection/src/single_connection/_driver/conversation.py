@@ -224,7 +224,8 @@ class Conversation(Protocol):
                     "undone; leave the transaction to the block, and DDL out of it"
                 )
                 raise root.ended
-        if statement.alters_session and not self._altered:
+        lent = hold is not None and hold.kind == "loan"  # who borrows expects no session to last
+        if statement.alters_session and not self._altered and not lent:
             self._altered = f"{' '.join(statement).strip()} (at {caller()})"
 
     def _own(self, sql: str) -> None:

@@ -41,8 +41,11 @@ class Transactions(Conversation):
     def _ask(self, statement: Statement, send: Callable[[], T]) -> T:
         with self.turns.lock:
             answer = super()._ask(statement, send)
-            while self._due:
-                self.give_back(self._due.pop())
+            if self._due:
+                mine = self._result  # which its cursor has not taken yet
+                while self._due:
+                    self.give_back(self._due.pop())
+                self._result = mine
             return answer
 
     def enter_block(self, place: str) -> Hold:
