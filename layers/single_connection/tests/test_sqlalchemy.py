@@ -5,13 +5,20 @@ from typing import Any
 
 import pymysql
 import pytest
-from single_connection import OutsideInvocationError, SecondConnectionError
+from single_connection import (
+    Database,
+    OutsideInvocationError,
+    SecondConnectionError,
+    TransactionControlError,
+    UncommittedWorkError,
+)
 from single_connection.sqlalchemy import create_engine
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World
 
 sqlalchemy = pytest.importorskip("sqlalchemy", reason="run `pip install SQLAlchemy`")
+Session = pytest.importorskip("sqlalchemy.orm").Session
 text = sqlalchemy.text
 
 
@@ -89,8 +96,6 @@ def test_a_transaction_of_the_engine_is_one(things: World) -> None:
 
 
 def test_a_session_of_the_orm_works(things: World) -> None:
-    from sqlalchemy.orm import Session
-
     database = things.database()
     engine = create_engine(database)
 
@@ -122,7 +127,9 @@ def test_outside_an_invocation_the_engine_gives_nothing(things: World) -> None:
         engine.connect()
 
 
-def test_a_checkout_left_open_does_not_hinder_the_next_invocation(things: World) -> None:
+def test_a_checkout_left_open_is_said_and_does_not_hinder_the_next_invocation(
+    things: World,
+) -> None:
     database = things.database()
     engine = create_engine(database)
     kept = []
@@ -131,7 +138,8 @@ def test_a_checkout_left_open_does_not_hinder_the_next_invocation(things: World)
         kept.append(engine.connect())
         kept[0].execute(ADD, {"name": "a"})
 
-    invoke(database, careless)
+    with pytest.raises(UncommittedWorkError, match=r"SQLAlchemy.*test_sqlalchemy\.py.*careless"):
+        invoke(database, careless)
     things.wait_for(lambda: not things.sessions(), 1.0)
     invoke(database, lambda: engine.connect().close())
     assert things.things()["a"] == 1
@@ -140,32 +148,55 @@ def test_a_checkout_left_open_does_not_hinder_the_next_invocation(things: World)
     kept.clear()
 
 
-def test_the_engine_does_not_end_a_block_of_transaction(things: World) -> None:
-    """Giving the connection back, SQLAlchemy rolls back what is open on it."""
+def test_neither_the_engine_nor_a_block_ends_the_others_transaction(things: World) -> None:
+    """Each would commit, or roll back, what the other one believes to be its own."""
     database = things.database()
     engine = create_engine(database)
 
     def work() -> None:
         with database.transaction() as cursor:
             cursor.execute("UPDATE things SET number = 5 WHERE name = 'a'")
-            with pytest.raises(SecondConnectionError, match="block"):
+            with pytest.raises(TransactionControlError, match=r"block.*test_sqlalchemy\.py"):
                 engine.connect()
-        with engine.connect() as connection:
-            with database.transaction() as cursor:
-                cursor.execute("UPDATE things SET number = 5 WHERE name = 'b'")
-                with pytest.raises(SecondConnectionError, match="block"):
-                    connection.execute(ADD, {"name": "a"})
+        with Session(engine) as session:
+            session.scalar(text("SELECT 1"))
+            with pytest.raises(TransactionControlError, match=r"SQLAlchemy.*test_sqlalchemy\.py"):
+                with database.transaction():
+                    pass
+            session.execute(ADD, {"name": "b"})
+            session.commit()
 
     invoke(database, work)
-    assert things.things() == {"a": 5, "b": 5}
+    assert things.things() == {"a": 5, "b": 11}
 
 
-@pytest.mark.parametrize("option", ["pool_size", "poolclass", "creator", "pool_pre_ping"])
-def test_a_pool_of_ones_own_is_refused(option: str) -> None:
-    from single_connection import Database
+@pytest.mark.parametrize(
+    "option",
+    ["pool", "pool_size", "poolclass", "creator", "pool_pre_ping", "connect_args", "module"],
+)
+def test_how_to_connect_is_the_layers_and_refused(option: str) -> None:
+    given: Any = {option: 1}
+    with pytest.raises(TypeError, match=f"{option} cannot be given.*no pool"):
+        create_engine(Database.from_environment({}), **given)
 
-    with pytest.raises(TypeError, match=option):
-        create_engine(Database.from_environment({}), **{option: 1})
+
+def test_a_drivername_is_one_of_two(world: World) -> None:
+    database = world.database()
+    with pytest.raises(ValueError, match=r"mariadb\+pymysql.*asyncmy"):
+        create_engine(database, drivername="mysql+asyncmy")
+    for name in ("mysql", "mariadb"):
+        engine = create_engine(database, drivername=f"{name}+pymysql")
+        assert (engine.name, engine.driver) == (name, "pymysql")
+        assert engine.url.drivername == f"{name}+pymysql"
+
+    def work() -> None:
+        engine = create_engine(database, drivername=f"{world.flavor}+pymysql")
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+            dialect: Any = connection.dialect
+            assert dialect.is_mariadb == (world.flavor == "mariadb")
+
+    invoke(database, work)
 
 
 def test_a_killed_session_is_sqlalchemys_error_and_the_next_checkout_is_a_new_one(

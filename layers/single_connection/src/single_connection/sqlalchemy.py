@@ -3,13 +3,13 @@
 SQLAlchemy is no dependency of the layer: install it with the function that uses it.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     import sqlalchemy
-    from sqlalchemy import event
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
+    from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
     from sqlalchemy.pool import NullPool
 except ImportError as error:
     raise ImportError(
@@ -19,80 +19,135 @@ except ImportError as error:
 from ._database import Database
 from ._driver import Connection
 from ._guard import caller
-from .errors import SecondConnectionError
+from .errors import TransactionControlError
 
-_LIBRARY = str(Path(sqlalchemy.__file__).parent)
+# How SQLAlchemy finds our dialects, by the names of those they are.
+_DIALECTS = {
+    "mysql+pymysql": ("mysql.single_connection", "_MySQL"),
+    "mariadb+pymysql": ("mariadb.single_connection", "_MariaDB"),
+}
+# They say how a connection is opened or kept, which is the layer's.
+_REFUSED = frozenset({"connect_args", "creator", "module", "pool", "poolclass"})
 
 
 class _Borrowed:
     """The invocation's connection in SQLAlchemy's hands: closing it gives it back, alive."""
 
-    def __init__(self, connection: Connection, place: str, give_back: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, place: str) -> None:
         self._connection = connection
-        self._give_back = give_back
-        self.place = place
+        self._hold = connection.borrow("an SQLAlchemy connection", place)
+        self._level: str | None = None  # of the session, where SQLAlchemy has set another
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+        # It belongs to whoever uses it: web frameworks open a session in one thread of a pool, use
+        # it in a second and close it in a third.
+        with self._hold.here():
+            return getattr(self._connection, name)
+
+    def rollback(self) -> None:
+        """Undo what is open; in the middle of a statement `close` will.
+
+        SQLAlchemy rolls back what the garbage collector finds, which may strike anywhere.
+        """
+        with self._connection.turns.lock:
+            if not self._connection.busy:
+                with self._hold.here():
+                    self._connection.rollback()
+
+    def remember_level(self) -> None:
+        """The session's own isolation level comes back when the connection is given back."""
+        if self._level is None:
+            with self.cursor() as cursor:
+                cursor.execute("SHOW SESSION VARIABLES LIKE 't%isolation'")
+                self._level = cursor.fetchone()[1].replace("-", " ")
 
     def close(self) -> None:
         """Give the connection back to the invocation, which destroys it at its end."""
-        self._give_back()
+        try:
+            if self._level is not None and self._connection.open:
+                self.rollback()
+                self.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {self._level}")
+        finally:
+            self._connection.give_back(self._hold)
+
+    def discard(self) -> None:
+        """End the session; the invocation opens another one when it is asked to."""
+        self._connection.give_back(self._hold)
+        self._connection.close()
 
 
-def create_engine(database: Database, **options: Any) -> sqlalchemy.Engine:
+class _MySQL(MySQLDialect_pymysql):
+    """SQLAlchemy's own dialect, on a session that the layer has set up, and ends."""
+
+    supports_statement_cache = True
+
+    def on_connect(self) -> None:
+        """Nothing is left to do: SET NAMES came with the session's lease."""
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        """Set it for this checkout only."""
+        if level != "AUTOCOMMIT":
+            dbapi_connection.remember_level()
+        super().set_isolation_level(dbapi_connection, level)
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """What was invalidated is not given back."""
+        dbapi_connection.discard()
+
+    def do_begin_twophase(self, connection: Any, xid: Any) -> NoReturn:  # noqa: ARG002
+        """Refuse: what is prepared outlives its session, locks and all."""
+        raise TransactionControlError(
+            "a two-phase transaction was refused: once prepared it keeps its locks after its "
+            "session, and no invocation would end it; use begin()"
+        )
+
+
+class _MariaDB(MariaDBDialect, _MySQL):
+    supports_statement_cache = True
+
+
+for _name, _class in _DIALECTS.values():
+    registry.register(_name, __name__, _class)
+
+
+def create_engine(
+    database: Database, *, drivername: str = "mysql+pymysql", **options: Any
+) -> sqlalchemy.Engine:
     """An engine that borrows the invocation's connection for each checkout, and keeps none.
 
-    Create it in the module, use it in the handler. A second checkout while one is open is refused:
-    it would be the same session under another name.
+    Create it in the module, use it in the handler. A second checkout while one is open would be
+    the same session under another name: in the same thread it is refused, in another it waits.
 
     Args:
         database: The handler's database.
-        options: Passed to `sqlalchemy.create_engine`, without a pool of your own.
+        drivername: "mysql+pymysql", or "mariadb+pymysql" for what MariaDB alone can do.
+        options: Passed to `sqlalchemy.create_engine`, without what opens or pools connections.
 
     Raises:
-        TypeError: `options` name a pool.
-        SecondConnectionError: At use, when a second connection is checked out beside the first.
+        TypeError: `options` say how to connect, or name a pool.
+        ValueError: Another `drivername`.
+        TransactionControlError: At use, when the connection is asked for while it is checked out
+            already, or inside a `database.transaction()` block.
         OutsideInvocationError: At use, while no invocation is running.
     """
-    pools = sorted(name for name in options if name.startswith("pool") or name == "creator")
-    if pools:
+    refused = sorted(name for name in options if name in _REFUSED or name.startswith("pool_"))
+    if refused:
         raise TypeError(
-            f"{', '.join(pools)} cannot be given: an invocation has one connection, and no pool"
+            f"{', '.join(refused)} cannot be given: the invocation's connection is used as it is, "
+            "opened by the layer from its settings, and there is no pool"
         )
-    borrowed: _Borrowed | None = None
-
-    def refuse_inside_block(connection: Any) -> None:
-        if connection.transaction_depth:
-            raise SecondConnectionError(
-                "SQLAlchemy asked for the connection inside a database.transaction() block, which "
-                "it would end: use the block's cursor there, or SQLAlchemy's own transaction"
-            )
-
-    def begin(opened: sqlalchemy.Connection) -> None:
-        refuse_inside_block(opened.connection.dbapi_connection)
-        opened.exec_driver_sql("START TRANSACTION")
-
-    def give_back() -> None:
-        nonlocal borrowed
-        borrowed = None
+    if drivername not in _DIALECTS:
+        raise ValueError(f"drivername must be one of {', '.join(_DIALECTS)}, not {drivername!r}")
 
     def borrow() -> _Borrowed:
-        nonlocal borrowed
-        connection = database.connection()
-        refuse_inside_block(connection)
-        if borrowed is not None and borrowed._connection is connection:
-            raise SecondConnectionError(
-                "SQLAlchemy asked for a second connection while the first is still checked out "
-                f"(at {borrowed.place}): close that one, or pass it on"
-            )
-        borrowed = _Borrowed(connection, caller(beside=_LIBRARY), give_back)
-        return borrowed
+        return _Borrowed(database.connection(), caller())
 
+    name, _ = _DIALECTS[drivername]
     engine = sqlalchemy.create_engine(
-        "mysql+pymysql://", creator=borrow, poolclass=NullPool, **options
+        f"{name.replace('.', '+')}://",
+        creator=borrow,
+        poolclass=NullPool,
+        **options,
     )
-    # The session is in autocommit, as the layer opens it; without this, what SQLAlchemy believes to
-    # be a transaction would be committed statement by statement.
-    event.listen(engine, "begin", begin)
+    engine.url = engine.url.set(drivername=drivername)
     return engine
