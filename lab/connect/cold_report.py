@@ -8,6 +8,9 @@ from lab.connect.report import BLUE, GREY, ORANGE, aligned
 
 FULL_CORE_MB = 1769  # AWS Lambda Developer Guide, "Configure Lambda function memory"
 MEMORY_MB = (128, 256, 512, 1024, FULL_CORE_MB)
+# The targets in milliseconds are of a machine on which the documented way takes so long: on any
+# other, and beside any load, they are held in proportion.
+REFERENCE_MS = 245
 STAGES = ("import", "first call", "all")
 LABELS = {
     "ours": "ten lines on this layer, secret",
@@ -24,20 +27,24 @@ LABELS = {
 
 def targets(sides: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """Each target with what was measured."""
-    ours, documented = sides["ours"], sides["documented"]
+    whole = sides["documented"]["all"]
+    scale = REFERENCE_MS / whole
     added = sides["layer"]["all"] - sides["pymysql"]["all"]
-    whole = documented["all"]
-    reached = [
-        ("ten lines with a secret, of the documented way", ours["all"] / whole, 0.45),
-        ("the same with Secrets Manager behind TLS", _ratio(sides, ", TLS"), 0.45),
-        ("its first call, ms", ours["first call"], 40),
-        ("the layer's import over PyMySQL's, ms", added, 12),
+    ratios = [
+        ("ten lines with a secret", sides["ours"]["all"] / whole, 0.45),
+        ("the same, Secrets Manager behind TLS", _ratio(sides, ", TLS"), 0.45),
         # In the proportion that is asked of orders_api, to what they took with boto3.
-        ("stock_worker, of the documented way", sides["stock_worker"]["all"] / whole, 0.97),
-        ("connection_census, of it", sides["connection_census"]["all"] / whole, 0.74),
-        ("orders_api with a secret, ms", sides["orders_api"]["all"], 230),
-        ("sales_report with a secret, ms", sides["sales_report"]["all"], 300),
+        ("stock_worker", sides["stock_worker"]["all"] / whole, 0.97),
+        ("connection_census", sides["connection_census"]["all"] / whole, 0.74),
     ]
+    times = [
+        ("first call of ten lines with a secret", sides["ours"]["first call"], 40),
+        ("the layer's import over PyMySQL's", added, 12),
+        ("orders_api", sides["orders_api"]["all"], 230),
+        ("sales_report", sides["sales_report"]["all"], 300),
+    ]
+    reached = [(f"{what}, of the documented way", ratio, most) for what, ratio, most in ratios]
+    reached += [(f"{what}, ms at the reference", ms * scale, most) for what, ms, most in times]
     return [
         {"what": what, "measured": round(measured, 2), "at_most": most, "met": measured <= most}
         for what, measured, most in reached
