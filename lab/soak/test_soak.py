@@ -16,6 +16,7 @@ from lab.soak.stage import Call, Struck
 from local.servers import FLAVORS, ServerMissingError, require_server
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("flavor", FLAVORS)
 def test_a_few_seconds_of_it_find_nothing_and_say_so(
     flavor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

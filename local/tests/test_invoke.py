@@ -69,7 +69,10 @@ def test_a_timeout_has_its_own_line_and_status() -> None:
     ("arguments", "said"),
     [
         (["no_such"], "no function is called 'no_such'; template.yaml has: connection_census, "),
-        (["orders_api", "nowhere.json"], "no event nowhere.json; orders_api has: malformed_body, "),
+        (
+            ["orders_api", "nowhere.json"],
+            "there is no event nowhere.json; orders_api has: anothers_order, ",
+        ),
         (["orders_api", "{oops"], "the event is no JSON: Expecting property name"),
         (["orders_api", "products", "--debug", "maybe"], "DEBUG is 1 for this terminal, or a port"),
         (["orders_api", "products", "--debug", "80"], "DEBUG is 1 for this terminal, or a port"),

@@ -24,6 +24,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from local.servers import find_servers
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
