@@ -99,6 +99,19 @@ def settle_zones(asked: Questions, offered: set[str]) -> bool:
     return True
 
 
+def check_snapshot(asked: Questions) -> None:
+    """A database is made from a snapshot once, when it is made."""
+    wanted = asked.parameter("SnapshotIdentifier")
+    has = asked.deployed.get("SnapshotIdentifier", "")
+    if not asked.is_new and wanted != has:
+        raise RefusedError(
+            f"The stack {asked.stack} has its database, made from {has or 'nothing'}; a snapshot "
+            "is for a new one: deploy it under another stack_name, as docs/restore.md says."
+        )
+    if wanted and asked.is_new:
+        asked.say("Data", f"restored from the snapshot {wanted}")
+
+
 def check_plan(asked: Questions) -> None:
     """The free plan refuses what costs more than its credits are meant for."""
     answer = asked.ask(

@@ -28,6 +28,8 @@ class Budget:
     stock_worker_behind_proxy: int
     requests_per_second: int
     requests_per_second_behind_proxy: int
+    concurrency_alarm: int
+    concurrency_alarm_behind_proxy: int
 
     def reserved(self, *, proxy: bool) -> int:
         """Concurrency that the stack takes out of the account's."""

@@ -21,7 +21,6 @@ FILES = json.loads((SCHEMAS / "providers" / "us-east-1.json").read_text(encoding
 # What a type's handler may ask for, and this template never makes it ask for.
 NEVER_ASKED = {
     "apigateway:*agResource": "IAM knows it as POST and DELETE on /tags",
-    "codedeploy:*": "no alias is shifted by CodeDeploy",
     "ec2:*SubnetCidrBlock": "no subnet has IPv6",
     "ec2:CreateVpcEncryptionControl": "not set",
     "ec2:ModifyVpcTenancy": "not set",
@@ -60,12 +59,15 @@ def asked_by(kind: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("proxy", ["false", "true"])
+@pytest.mark.parametrize("all_of_it", ["false", "true"])
 def test_it_may_do_what_each_resource_of_the_template_asks_for(
-    translate: Translate, proxy: str
+    translate: Translate, all_of_it: str
 ) -> None:
     allowed = {action.lower() for action in (*actions(), *NEVER_ASKED)}
-    kinds = {r["Type"] for r in translate(UseProxy=proxy)["Resources"].values()}
+    kinds = {
+        r["Type"]
+        for r in translate(UseProxy=all_of_it, ShiftTraffic=all_of_it)["Resources"].values()
+    }
     for kind in kinds & FILES.keys():
         for permission in asked_by(kind):
             assert any(fnmatchcase(permission.lower(), a) for a in allowed), (kind, permission)

@@ -10,7 +10,7 @@ import pytest
 from botocore.stub import Stubber
 from samcli.cli.types import CfnParameterOverridesType
 
-from deploy import preflight
+from deploy import artifacts, preflight
 from deploy.preflight import Preflight
 from deploy.questions import RefusedError
 from deploy.settings import SettingsError, read_environment
@@ -638,3 +638,24 @@ def test_no_region_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     with pytest.raises(RefusedError, match="No region is set"):
         preflight.connect(None, None)
+
+
+def test_what_was_built_for_another_processor_is_refused(
+    cloud: Cloud, template: Document, tmp_path: Path
+) -> None:
+    module = tmp_path / "OrdersApi" / "pydantic_core" / "core.cpython-313-x86_64-linux-gnu.so"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    artifacts.check_artifacts(ask(cloud, template), tmp_path)
+    with pytest.raises(RefusedError, match=r"make build PYTHON_VERSION=3.13 ARCHITECTURE=arm64"):
+        artifacts.check_artifacts(ask(cloud, template, Architecture="arm64"), tmp_path)
+    with pytest.raises(RefusedError, match=r"built for python3.13 on x86_64.*python3.14 on"):
+        artifacts.check_artifacts(ask(cloud, template, Runtime="python3.14"), tmp_path)
+
+
+def test_a_database_that_is_there_is_not_made_from_a_snapshot(
+    cloud: Cloud, template: Document
+) -> None:
+    cloud.willing(describe_stacks=[stack("UPDATE_COMPLETE", SnapshotIdentifier="")])
+    with pytest.raises(RefusedError, match="a snapshot is for a new one"):
+        ask(cloud, template, SnapshotIdentifier="yesterday").run()
