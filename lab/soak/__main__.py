@@ -5,10 +5,12 @@ was found that must not be.
 """
 
 import argparse
+import re
 import secrets
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from local.migration import MigrationError
 from local.servers import FLAVORS, Server, ServerMissingError, find_servers, require_server
 
 OUTPUT = ROOT / "build" / "soak"
-SHOWN = 20  # violations on the screen; the report has all
+SHOWN = 20  # findings on the screen; the report has all
 
 
 def soak(
@@ -78,8 +80,10 @@ def _show(summary: dict[str, Any], file: Path, console: Console) -> None:
         + f". Report: {file}",
         soft_wrap=True,
     )
-    for violation in violations[:SHOWN]:
-        console.print(f"  [red]✗[/] {escape(violation)}", soft_wrap=True)
+    # The same words at many moments are one finding.
+    alike = Counter(re.sub(r"^[\d.]+ s: ", "", violation) for violation in violations)
+    for violation, times in alike.most_common(SHOWN):
+        console.print(f"  [red]✗[/] {times} x {escape(violation)}", soft_wrap=True)
 
 
 def chosen(name: str) -> list[Server]:
