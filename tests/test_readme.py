@@ -104,3 +104,16 @@ def test_every_setting_of_the_layer_is_in_the_readme() -> None:
     names = set(re.findall(r'"(DATABASE_[A-Z_]+)"', source))
     assert len(names) > 8
     assert [name for name in names if f"`{name}`" not in README] == []
+
+
+def test_decisions_stand_in_order_and_each_says_what_would_change_our_mind() -> None:
+    text = (ROOT / "docs/decisions.md").read_text("utf-8")
+    decisions = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    dates = [one[:10] for one in decisions]
+    assert dates == sorted(dates)
+    silent = [
+        one.partition("\n")[0]
+        for one in decisions
+        if "change our mind" not in " ".join(one.split())
+    ]
+    assert silent == []

@@ -71,7 +71,7 @@ def test_a_timeout_has_its_own_line_and_status() -> None:
         (["no_such"], "no function is called 'no_such'; template.yaml has: connection_census, "),
         (
             ["orders_api", "nowhere.json"],
-            "there is no event nowhere.json; orders_api has: anothers_order, ",
+            "there is no event nowhere.json; orders_api has: products, product, ",
         ),
         (["orders_api", "{oops"], "the event is no JSON: Expecting property name"),
         (["orders_api", "products", "--debug", "maybe"], "DEBUG is 1 for this terminal, or a port"),
