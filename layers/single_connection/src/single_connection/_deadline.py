@@ -88,8 +88,8 @@ class Watchdog:
     another thread than the main one. It is gone before the answer leaves.
 
     It is put together of C functions: a thread that never enters a Python frame, unless it has to
-    cut, costs half (lab/connect/speed.md). Start and release it just before waiting for the server,
-    which is when it can have the interpreter for nothing.
+    cut, costs half (lab/connect/README.md). Start and release it just before waiting for the
+    server, which is when it can have the interpreter for nothing.
     """
 
     __slots__ = ("_cut", "_deadline", "_ended", "_released", "_started", "_turn")

@@ -9,8 +9,8 @@ from ._deadline import LONGEST_INVOCATION
 
 DEFAULT_PORT = 3306
 # Time for one KILL over a new connection, and for the handler's answer: a connect takes some 1.4 ms
-# of CPU (docs/speed.md), so some 20 ms with 128 MB of memory, which is about 1/14 of a core; the
-# rest is for the answer, and for a network that is not at its best.
+# of CPU (lab/connect/README.md), so some 20 ms with 128 MB of memory, which is about 1/14 of a
+# core; the rest is for the answer, and for a network that is not at its best.
 DEFAULT_DEADLINE_MARGIN = 0.5
 RDS_ROOTS = os.path.join(os.path.dirname(__file__), "rds_roots")
 
