@@ -35,8 +35,6 @@ DASHBOARD = Decimal("3.00")
 # What ConnectionCensus and the layer send each hour, traffic or not. The layer's other metrics are
 # sent, and billed, only in hours in which there was something to count.
 STEADY_METRICS = (
-    "Connections",
-    "ConnectionsOfLimit",
     "ApplicationConnections",
     "ApplicationConnectionsIdle",
     "OrphanedConnections",
@@ -82,7 +80,7 @@ def price(template: Mapping[str, Any], parameters: Mapping[str, str]) -> list[Ro
     rows = [
         Row(f"Database, {name}", zones, HOURS * INSTANCE_HOUR[name]),
         Row("Its storage, GiB of gp3", zones * int(instance["AllocatedStorage"]), STORAGE_GIB),
-        Row("Secrets, of the master and of the application user", secrets, SECRET),
+        Row("Secrets, of the master, the application user and the census", secrets, SECRET),
         Row("Endpoint of Secrets Manager, availability zones", zones, ENDPOINT_ZONE),
         Row("Metrics that alarms watch", alarms, ALARM_METRIC),
         Row("Metrics of our own that are always sent", len(STEADY_METRICS), CUSTOM_METRIC),

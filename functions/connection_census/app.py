@@ -82,8 +82,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         outlived = [s for s in sessions if s["Id"] < mark and s["Command"] != "Killed"]
         by_command = Counter(s["Command"] for s in sessions)
 
-        metrics.add_metric("Connections", MetricUnit.Count, total)
-        metrics.add_metric("ConnectionsOfLimit", MetricUnit.Percent, 100 * total / limit)
+        # Of all connections AWS/RDS has a metric, DatabaseConnections, at no price.
         metrics.add_metric("ApplicationConnections", MetricUnit.Count, len(sessions))
         metrics.add_metric("ApplicationConnectionsIdle", MetricUnit.Count, by_command["Sleep"])
         metrics.add_metric("OrphanedConnections", MetricUnit.Count, len(outlived))

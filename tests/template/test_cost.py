@@ -56,7 +56,7 @@ def test_a_proxy_and_a_standby_are_on_the_bill(template: Document) -> None:
     proxied = cost.price(template, {"UseProxy": "true"})
     assert set(proxied) - set(plain) == {cost.Row("RDS Proxy", 1, Decimal("21.90"))}
     double = cost.price(template, {"HighAvailability": "true"})
-    assert [row.quantity for row in double[:4]] == [2, 40, 2, 2]
+    assert [row.quantity for row in double[:4]] == [2, 40, 3, 2]
 
 
 def test_the_steady_metrics_are_what_the_code_sends() -> None:
@@ -65,7 +65,7 @@ def test_the_steady_metrics_are_what_the_code_sends() -> None:
     code = census + telemetry.read_text(encoding="utf-8")
     for name in cost.STEADY_METRICS:
         assert f'"{name}"' in code
-    assert census.count("metrics.add_metric(") == 5
+    assert census.count("metrics.add_metric(") == 3
 
 
 def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,6 +166,9 @@ def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: s
     master = {"Fn::If": ["MakesData", own, {"Ref": "MasterSecretArn"}]}
     given = {"Ref": "ApplicationSecretArn"}
     application = {"Fn::If": ["MakesApplicationSecret", {"Ref": "ApplicationSecret"}, given]}
+    given = {"Ref": "CensusSecretArn"}
+    census = {"Fn::If": ["MakesCensusSecret", {"Ref": "CensusSecret"}, given]}
+    secrets = {"ConnectionCensus": [census], "Migrate": [master, application, census]}
     for name in ("OrdersApi", "StockWorker", "SalesReport", "ConnectionCensus", "Migrate"):
         policies = resources[f"{name}Role"]["Properties"]["Policies"]
         read = [
@@ -173,7 +176,7 @@ def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: s
             for statement in statements(policies)
             if statement["Action"] == ["secretsmanager:GetSecretValue"]
         ]
-        assert read == ([master, application] if name == "Migrate" else [application])
+        assert read == secrets.get(name, [application])
 
 
 @BOTH

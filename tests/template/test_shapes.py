@@ -19,6 +19,7 @@ GIVEN = {
     "FunctionSecurityGroupId": "sg-1",
     "MasterSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:master",
     "ApplicationSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:application",
+    "CensusSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:census",
 }
 FOR_PROXY = {
     "UseProxy": "true",
@@ -32,7 +33,7 @@ SHAPES: dict[str, dict[str, str]] = {
     "data": {"DataOnly": "true"},
     "functions": GIVEN,
     "functions, proxy": {**GIVEN, **FOR_PROXY},
-    "functions, secret made here": {**GIVEN, "ApplicationSecretArn": ""},
+    "functions, secrets made here": {**GIVEN, "ApplicationSecretArn": "", "CensusSecretArn": ""},
 }
 HOLDS_DATA = ("AWS::RDS::DBInstance", "AWS::RDS::DBCluster", "AWS::EC2::VPC", "AWS::EC2::Subnet")
 
@@ -64,7 +65,7 @@ def test_the_data_alone_has_no_function_and_the_functions_alone_no_data(resolve:
     assert "AWS::Serverless::Function" not in kinds(data)
     assert not kinds(functions) & set(HOLDS_DATA)
     assert "AWS::SecretsManager::Secret" not in kinds(functions)
-    assert "AWS::SecretsManager::Secret" in kinds(resolve(**SHAPES["functions, secret made here"]))
+    assert "AWS::SecretsManager::Secret" in kinds(resolve(**SHAPES["functions, secrets made here"]))
     everything = resolve()
     assert data.keys() | functions.keys() == everything.keys()
     # Each tells somebody of its own alarms.
@@ -74,8 +75,9 @@ def test_the_data_alone_has_no_function_and_the_functions_alone_no_data(resolve:
 def test_the_datas_outputs_are_the_functions_parameters(template: Document) -> None:
     outputs = {n for n, o in template["Outputs"].items() if "Data" in o.get("Condition", "")}
     taken = outputs & template["Parameters"].keys()
-    assert taken >= {*GIVEN, *FOR_PROXY} - {"UseProxy", "ApplicationSecretArn"}
-    assert "ApplicationSecretArn" in template["Outputs"]
+    secrets = {"ApplicationSecretArn", "CensusSecretArn"}
+    assert taken >= {*GIVEN, *FOR_PROXY} - {"UseProxy"} - secrets
+    assert template["Outputs"].keys() >= secrets
 
 
 def test_a_protected_database_is_made_last_and_deleted_first(resolve: Resolve) -> None:
