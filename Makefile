@@ -102,8 +102,8 @@ sql: $(VENV)/installed ## A client on that database [QUERY="SELECT 1"]
 	@$(BIN)/python -m local.sql $${QUERY:+"$$QUERY"}
 
 .PHONY: local
-local: $(VENV)/installed ## MySQL in Docker, migrated, for `sam local` (DATABASE=host: one on this machine)
-	$(BIN)/python -m local.docker.prepare $(if $(filter host,$(DATABASE)),--host)
+local: $(VENV)/installed ## MySQL in Docker for `sam local` [DATABASE=host: on this machine] [IMAGE=own: pull none]
+	$(BIN)/python -m local.docker.prepare $(if $(filter host,$(DATABASE)),--host) $(if $(filter own,$(IMAGE)),--own-image)
 
 .PHONY: experiment
 experiment: $(VENV)/installed ## 200 warm environments against 65 connections, with a chart

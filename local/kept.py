@@ -33,7 +33,7 @@ class KeptDatabase(LocalDatabase):
     """The one database of a directory: started, used and stopped by different processes."""
 
     def __init__(self, server: Server, directory: Path, state: dict[str, Any]) -> None:
-        super().__init__(server, directory, port=state["port"])
+        super().__init__(server, directory, port=state["port"], bind=state["bind"])
         self.directory = directory.resolve()
         self.ca_file = self.directory / "tls" / "ca.pem"
         self.migrated = state.get("migrated", "")
@@ -63,14 +63,20 @@ class KeptDatabase(LocalDatabase):
 
     @classmethod
     def create(
-        cls, directory: Path = KEPT, *, flavor: Flavor | None = None, port: int | None = None
+        cls,
+        directory: Path = KEPT,
+        *,
+        flavor: Flavor | None = None,
+        port: int | None = None,
+        bind: str = "127.0.0.1",
     ) -> KeptDatabase:
-        """A new and empty one, not yet started."""
+        """A new and empty one, not yet started; arguments as those of `LocalDatabase`."""
         server = require_server(flavor) if flavor else any_server()
         directory.mkdir(parents=True, exist_ok=True)
         state = {
             "flavor": server.flavor,
-            "port": port or free_port("127.0.0.1"),
+            "port": port or free_port(bind),
+            "bind": bind,
             "observer_port": free_port("127.0.0.1"),
             "passwords": {user: secrets.token_urlsafe(16) for user in USERS},
         }
@@ -97,7 +103,7 @@ class KeptDatabase(LocalDatabase):
         with locked(self.directory / ".lock"):
             if self.is_running:
                 return
-            if not is_free("127.0.0.1", self.port):
+            if not is_free(self._bind, self.port):
                 raise LocalDatabaseError(
                     f"Port {self.port} is taken: stop what listens there, or take another port for "
                     "the database (`make database-remove` first, which takes its data away)."
@@ -166,6 +172,7 @@ class KeptDatabase(LocalDatabase):
         state = {
             "flavor": self.server.flavor,
             "port": self.port,
+            "bind": self._bind,
             "observer_port": self.observer.port,
             "pid": self._pid,
             "migrated": self.migrated,

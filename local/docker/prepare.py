@@ -1,18 +1,20 @@
 """Everything `sam local` needs on this machine: a database, a build that trusts it, the schema.
 
-    python -m local.docker.prepare           MySQL in Docker (compose.yaml), until you stop it
-    python -m local.docker.prepare --host    a throw-away one on this machine, until Ctrl-C
+    python -m local.docker.prepare              MySQL in Docker (compose.yaml), until you stop it
+    python -m local.docker.prepare --host       one on this machine, until Ctrl-C
+    python -m local.docker.prepare --own-image  Lambda's image made here, where none can be pulled
 
-Each call makes a new certificate authority. Its certificate must get into the functions'
-containers, where `sam local` puts their code and their layers and nothing else. So it is laid into
-the layer that `sam build` has just made. The next `sam build`, and so each deployment, is without
-it: then the functions refuse to start and name the missing file, whose name says what to run.
+Both databases keep their data. The functions run from where they are edited (`local.docker.live`):
+only a change of the layer, of a requirement or of the template needs this again. All of it is built
+into build/local/, apart from what `sam build` makes for a deployment: the certificate authority of
+the local database, which is in that layer, gets nowhere else.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,9 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from local.certificates import write_certificates
-from local.database import LocalDatabase, LocalDatabaseError
+from local.database import LocalDatabaseError
+from local.docker import image
 from local.docker.daemon import HOW_TO_INSTALL, answers
-from local.servers import ServerMissingError, find_servers, require_server
+from local.docker.live import write_live_template
+from local.kept import KeptDatabase
+from local.servers import ServerMissingError, find_servers
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "build" / "local"
@@ -50,16 +55,14 @@ def sam() -> str:
     return found
 
 
-def build(
-    ca_file: Path, folder: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Path:
-    """The built template, whose layer carries `ca_file`; in `folder`, or where sam looks for it."""
-    elsewhere = () if folder is None else ("--build-dir", str(folder), "--no-cached")
-    _run([sam(), "build", *elsewhere], environ)
-    built = folder or ROOT / ".aws-sam" / "build"
+def build(ca_file: Path, folder: Path = LOCAL, environ: Mapping[str, str] | None = None) -> Path:
+    """The template for `sam local`, whose layer carries `ca_file`; in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    built = folder / "built"
+    _run([sam(), "build", "--build-dir", str(built)], environ)
     (built / LAYER / CA_FILE).parent.mkdir(exist_ok=True)
     shutil.copyfile(ca_file, built / LAYER / CA_FILE)
-    return built / "template.yaml"
+    return write_live_template(ROOT / "template.yaml", built / "template.yaml", folder)
 
 
 def invoke(
@@ -82,7 +85,7 @@ def invoke(
     return answer
 
 
-def in_docker() -> None:
+def in_docker(image_options: Sequence[str]) -> None:
     """MySQL of compose.yaml, migrated; it stays when we are gone."""
     try:
         _run(["docker", "compose", "version"])
@@ -100,37 +103,45 @@ def in_docker() -> None:
     print("3/4 sam build", flush=True)
     build(ca_file)
     print("4/4 Migrations (the first time, Lambda's image is pulled)", flush=True)
-    print(f"    {json.dumps(invoke('Migrate', MIGRATION))}")
-    print("Ready: sam local invoke OrdersApi -e events/orders_api.products.json")
+    print(f"    {json.dumps(invoke('Migrate', MIGRATION, *image_options))}")
+    _say_ready(*image_options)
 
 
-def on_this_machine() -> None:
-    """A throw-away database here, migrated; until Ctrl-C."""
+def on_this_machine(image_options: Sequence[str]) -> None:
+    """A database here, migrated; it runs until Ctrl-C, and its data stays."""
     print("1/3 A database on this machine", flush=True)
-    with host_database(LOCAL) as (database, environment):
+    with host_database(LOCAL) as (database, _):
         print("2/3 sam build", flush=True)
         build(database.ca_file)
         print("3/3 Migrations (the first time, Lambda's image is pulled)", flush=True)
-        options = ("--config-env", "host", "--env-vars", str(environment))
+        options = ("--config-env", "host", *image_options)
         print(f"    {json.dumps(invoke('Migrate', MIGRATION, *options))}")
-        print(
-            "Ready: sam local invoke OrdersApi -e events/orders_api.products.json --config-env host"
-            f"\n{database.server} runs until Ctrl-C."
-        )
+        _say_ready(*options)
+        print(f"{database.server} runs until Ctrl-C; its data stays.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
 
 
+def _say_ready(*options: str) -> None:
+    program = Path(sam())
+    said = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program
+    command = [str(said), "local", "invoke", "OrdersApi", "-e", "events/orders_api.products.json"]
+    print(f"Ready: {shlex.join([*command, *options])}", flush=True)
+
+
 @contextlib.contextmanager
-def host_database(folder: Path) -> Iterator[tuple[LocalDatabase, Path]]:
-    """A throw-away database that containers reach, and the env file that leads them to it.
+def host_database(folder: Path) -> Iterator[tuple[KeptDatabase, Path]]:
+    """A database that containers reach, and the env file that leads them to it; its data stays.
 
     It listens on every address, as there is none on every system that containers reach and others
     do not; its passwords are random, and it answers nothing without TLS.
     """
-    servers = {server.flavor: server for server in find_servers()}
-    server = servers.get("mysql") or require_server("mariadb")  # RDS runs MySQL
-    with LocalDatabase(server, folder, bind="0.0.0.0") as database:  # noqa: S104
+    kept = KeptDatabase.at(folder / "database") or KeptDatabase.create(
+        folder / "database",
+        flavor="mysql" if any(one.flavor == "mysql" for one in find_servers()) else None,
+        bind="0.0.0.0",  # noqa: S104
+    )
+    with kept as database:
         values = json.loads(ENVIRONMENT_FILE.read_text())
         application = database.application_environ()["DATABASE_PASSWORD"]
         master = database.master_environ()["DATABASE_PASSWORD"]
@@ -173,16 +184,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make ready; 1 when that failed."""
     parser = argparse.ArgumentParser(prog="python -m local.docker.prepare", description=__doc__)
     parser.add_argument("--host", action="store_true", help="the database here, not in Docker")
+    parser.add_argument("--own-image", action="store_true", help="make Lambda's image, pull none")
     chosen = parser.parse_args(arguments)
     if not answers(os.environ):
         print(f"error: No Docker daemon answers: {HOW_TO_INSTALL}.", file=sys.stderr)
         return 1
     try:
+        options: tuple[str, ...] = ()
+        if chosen.own_image:
+            print(
+                "Lambda's image from Debian's packages (the first time, some minutes)", flush=True
+            )
+            options = ("--skip-pull-image", "--invoke-image", image.load())
         if chosen.host:
-            on_this_machine()
+            on_this_machine(options)
         else:
-            in_docker()
-    except (PreparationError, LocalDatabaseError, ServerMissingError) as error:
+            in_docker(options)
+    except (PreparationError, LocalDatabaseError, ServerMissingError, image.ImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

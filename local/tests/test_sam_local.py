@@ -5,11 +5,13 @@ Docker's image of Lambda is AWS's where that is there already, else one made fro
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
 import time
 import tomllib
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from samtranslator.yaml_helper import yaml_parse
 from local.database import LocalDatabase
 from local.demo import matches
 from local.docker import daemon, image, prepare
+from local.docker.live import write_live_template
 from local.servers import ServerMissingError, locked, require_server
 from local.template import Values
 
@@ -48,6 +51,18 @@ class SamLocal:
     database: LocalDatabase
     environ: dict[str, str]
     options: tuple[str, ...]
+    template: Path
+
+    def edit(self, function: str, folder: Path) -> Path:
+        """From now on the function's code is a copy in `folder`; the path of its app.py."""
+        document = yaml.safe_load(self.template.read_text())
+        properties = document["Resources"][function]["Properties"]
+        source = Path(properties["CodeUri"])
+        assert source.parent == ROOT / "functions"  # where it is edited
+        shutil.copytree(source, folder)
+        properties["CodeUri"] = str(folder)
+        self.template.write_text(yaml.safe_dump(document, sort_keys=False))
+        return folder / "app.py"
 
     def invoke(self, function: str, case: str) -> Any:
         return prepare.invoke(
@@ -69,10 +84,11 @@ def sam_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SamLocal]:
         # sam is not what is measured, and slow enough.
         environ = {name: environ[name] for name in environ if not name.startswith("COVERAGE_")}
         environ |= {"SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "us-east-1"}
-        database, env_file = stack.enter_context(prepare.host_database(folder / "database"))
-        template = prepare.build(database.ca_file, folder / "build", environ=environ)
-        options = ("--template", str(template), "--env-vars", str(env_file))
-        yield SamLocal(database, environ, (*options, *prepare.FROM_HOST, *lambda_image(environ)))
+        database, env_file = stack.enter_context(prepare.host_database(folder))
+        template = prepare.build(database.ca_file, folder, environ=environ)
+        options: tuple[str, ...] = ("--template", str(template), "--env-vars", str(env_file))
+        options += (*prepare.FROM_HOST, *lambda_image(environ))
+        yield SamLocal(database, environ, options, template)
 
 
 def lambda_image(environ: dict[str, str]) -> tuple[str, ...]:
@@ -111,6 +127,13 @@ def test_the_functions_answer_under_sam_local_and_leave_no_session(
             sam_local.invoke("Migrate", "migrate.unknown_action")
         assert database.sessions() == []
 
+    with subtests.test("an edited handler answers without another build"):
+        app = sam_local.edit("ConnectionCensus", tmp_path / "census")
+        assert sam_local.invoke("ConnectionCensus", ANSWERS["ConnectionCensus"])["limit"] >= 65
+        app.write_text("def lambda_handler(event, context):\n    return 'edited'\n")
+        assert sam_local.invoke("ConnectionCensus", ANSWERS["ConnectionCensus"]) == "edited"
+
+    app = sam_local.edit("OrdersApi", tmp_path / "orders")
     with subtests.test("sam local start-api"), start_api(sam_local, tmp_path / "log") as url:
         with urllib.request.urlopen(f"{url}/products", timeout=60) as answer:
             assert {"id": 1, "name": "Espresso cup"}.items() <= json.load(answer)[0].items()
@@ -124,6 +147,22 @@ def test_the_functions_answer_under_sam_local_and_leave_no_session(
             assert json.load(answer)["total_cents"] == 1250
         # Its container stays, warm and idle.
         assert database.sessions() == []
+
+        app.write_text(app.read_text().replace('title="Shop"', 'title="Edited"'))
+        deadline = time.monotonic() + 30
+        while b'"Edited"' not in read(f"{url}/openapi.json"):
+            assert time.monotonic() < deadline, "the warm container was never replaced"
+            time.sleep(0.5)
+
+
+def read(url: str) -> bytes:
+    """The body, or nothing while a container is replaced."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            body: bytes = answer.read()
+            return body
+    except urllib.error.URLError:
+        return b""
 
 
 @contextlib.contextmanager
@@ -214,6 +253,37 @@ def test_the_functions_look_for_the_authority_where_the_build_puts_it() -> None:
     assert values["Parameters"]["DATABASE_CA_FILE"] == f"/opt/{prepare.CA_FILE}"
 
 
+def test_the_template_for_sam_local_has_the_code_where_it_is_edited_and_packages_beside(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "template.yaml"
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "app.py").write_text("edited")
+    built = tmp_path / "built"
+    for file in ("F/app.py", "F/pydantic/__init__.py", "F/six.py", "L/python/ours.py"):
+        (built / file).parent.mkdir(parents=True, exist_ok=True)
+        (built / file).touch()
+    function = {"Type": "AWS::Serverless::Function", "Properties": {"CodeUri": "code/"}}
+    layer = {"Type": "AWS::Serverless::LayerVersion", "Properties": {"ContentUri": "layer/"}}
+    both = {"F": function, "Plain": function, "L": layer}
+    source.write_text(yaml.safe_dump({"Resources": both}))
+    made = {
+        "F": {**function, "Properties": {"CodeUri": "F", "Layers": ["arn:own"]}},
+        "Plain": {**function, "Properties": {"CodeUri": "../code"}},  # as SkipBuild leaves it
+        "L": {**layer, "Properties": {"ContentUri": "L"}},
+    }
+    (built / "template.yaml").write_text(yaml.safe_dump({"Resources": made}))
+    written = write_live_template(source, built / "template.yaml", tmp_path / "live")
+    resources = yaml.safe_load(written.read_text())["Resources"]
+    assert resources["F"]["Properties"] == {
+        "CodeUri": str(tmp_path / "code"), "Layers": ["arn:own", {"Ref": "FPackages"}]
+    }  # fmt: skip
+    assert resources["Plain"]["Properties"] == {"CodeUri": str(tmp_path / "code")}
+    assert resources["L"]["Properties"]["ContentUri"] == str(built / "L")
+    packages = Path(resources["FPackages"]["Properties"]["ContentUri"])
+    assert {path.name for path in (packages / "python").iterdir()} == {"pydantic", "six.py"}
+
+
 def test_without_docker_one_sentence_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +312,9 @@ def test_samconfig_leads_sam_local_to_the_database() -> None:
         in_docker = config["default"][command]["parameters"]
         assert (ROOT / in_docker["env_vars"]) == prepare.ENVIRONMENT_FILE
         assert in_docker["docker_network"] == network
+        for environment in ("default", "host"):
+            named = config[environment][command]["parameters"]["template_file"]
+            assert (ROOT / named) == prepare.LOCAL / "template.yaml"
         on_host = config["host"][command]["parameters"]
         assert (ROOT / on_host["env_vars"]) == prepare.LOCAL / "env.json"
         assert ("--add-host", *on_host["add_host"]) == prepare.FROM_HOST
