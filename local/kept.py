@@ -48,12 +48,19 @@ class KeptDatabase(LocalDatabase):
 
         Raises:
             ServerMissingError: the server it was made by is not on this machine any more.
+            LocalDatabaseError: what is there cannot be read.
         """
+        file = directory / "database.json"
         try:
-            state = json.loads((directory / "database.json").read_text())
+            state = json.loads(file.read_text())
+            return cls(require_server(state["flavor"]), directory, state)
         except FileNotFoundError:
             return None
-        return cls(require_server(state["flavor"]), directory, state)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LocalDatabaseError(
+                f"{file} is none of ours, or of an older version ({error!r}): end its server if one "
+                f"runs, and delete {directory}."
+            ) from error
 
     @classmethod
     def running(cls, directory: Path = KEPT) -> KeptDatabase | None:

@@ -16,6 +16,7 @@ import pymysql
 from rich.console import Console
 from rich.table import Table
 
+from local.database import LocalDatabaseError
 from local.kept import KEPT, KeptDatabase
 from local.servers import ServerMissingError
 
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         kept = KeptDatabase.running(chosen.directory)
-    except ServerMissingError as error:
+    except (LocalDatabaseError, ServerMissingError) as error:
         print(f"sql: {error}", file=sys.stderr)
         return 2
     if kept is None:

@@ -188,6 +188,15 @@ def test_without_a_database_the_client_says_how_to_start_one(
     assert keep.main(["status", "--directory", str(tmp_path)]) == 1
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"flavor": "mariadb"}'])
+def test_a_file_that_is_none_of_ours_is_one_clear_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "database.json").write_text(text)
+    with pytest.raises(
+        LocalDatabaseError, match=r"is none of ours, or of an older version .*delete"
+    ):
+        KeptDatabase.at(tmp_path)
+
+
 def test_the_fingerprint_changes_with_any_file_and_not_with_byte_code(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("1")
     before = fingerprint([tmp_path])
