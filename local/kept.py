@@ -58,8 +58,8 @@ class KeptDatabase(LocalDatabase):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LocalDatabaseError(
-                f"{file} is none of ours, or of an older version ({error!r}): end its server if one "
-                f"runs, and delete {directory}."
+                f"{file} is none of ours, or of an older version ({error!r}): end its server if "
+                f"one runs, and delete {directory}."
             ) from error
 
     @classmethod
