@@ -40,6 +40,7 @@ ENDS = {
     "timeout": {"environment frozen"},
 }
 STATUSES = {200, 201, 404, 409, 422, 503}
+BAD_IN_LOGS = re.compile(r"\(0, ''\)|Refused: \d+|exception ignored in", re.IGNORECASE)
 BAD_WORDS = re.compile(r"Traceback|\(0, ''\)|Refused: \d+|\bNone\b|<class |object at 0x")
 
 
@@ -70,6 +71,9 @@ def what_is_wrong(
     text = answer.payload.decode(errors="replace")
     if any(secret in answer.log or secret in text for secret in secrets):
         wrong.append("a secret is in its log or its answer")
+    if found := BAD_IN_LOGS.search(answer.log):
+        around = answer.log[max(0, found.start() - 150) : found.end() + 150]
+        wrong.append(f"words in its log that do not help: {_short(around)}")
     if answer.status in ENDS:
         if ENDS[answer.status].isdisjoint(kinds):
             during = ", ".join(sorted(kinds)) or "no fault"

@@ -234,6 +234,12 @@ def test_a_bare_error_behind_http_is_found() -> None:
     assert "should be 503" in finding
 
 
+def test_words_in_a_log_that_do_not_help_are_found() -> None:
+    said = answer({}, log='{"message": "a session could not be killed: Refused: 2013"}')
+    [finding] = what_is_wrong("stock_worker", said, set(), ())
+    assert "words in its log" in finding
+
+
 def test_a_leaked_secret_is_found_in_log_and_answer() -> None:
     secrets = {"hunter2-and-more"}
     for leaked in (
