@@ -2,8 +2,8 @@
 
 import os
 import threading
-import time
 
+from ._clock import clock
 from ._http import Exchange, UnreadableError
 from ._route import route_of
 from ._secretsmanager import SecretError, ask, ask_by_boto3
@@ -44,9 +44,9 @@ class Credentials:
         """
         if self._settings.secret_arn is None:
             return str(self._settings.user), str(self._settings.password)
-        if self._kept is None or again or time.monotonic() > self._good_until:
+        if self._kept is None or again or clock.now() > self._good_until:
             self._kept = _read(self._settings.secret_arn, within)
-            self._good_until = time.monotonic() + SECRET_MAX_AGE
+            self._good_until = clock.now() + SECRET_MAX_AGE
         return self._kept
 
     def forget(self) -> None:
@@ -73,14 +73,14 @@ class _Reading:
 
     def __init__(self, secret_id: str, within: float) -> None:
         """Begin."""
-        end = time.monotonic() + within
+        end = clock.now() + within
         self._end = end - min(0.1, within / 20)
         # The thread has its own end, a moment earlier, so that its words arrive.
         self._until = end - min(0.3, within / 5)
         self._secret_id = secret_id
         self._exchange = Exchange(self._until)
         self._pair: Pair | None = None
-        self._problem = "cannot be read (no answer in time)"
+        self._problem = f"cannot be read {SecretError('no answer in time', 'network')}"
         # A daemon: a look-up that hangs must not keep the process.
         self._thread = threading.Thread(
             target=self._run, name="single-connection-secret", daemon=True
@@ -93,7 +93,7 @@ class _Reading:
                 self._thread.start()
             except RuntimeError as error:  # "can't start new thread"
                 return None, f"cannot be read ({error})"
-            self._thread.join(max(0.0, self._end - time.monotonic()))
+            self._thread.join(max(0.0, self._end - clock.now()))
         finally:
             self._exchange.abandon()
             if self._thread.is_alive():  # awake now, unless it is in a look-up or in boto3
@@ -116,7 +116,7 @@ class _Reading:
                 return ask(route, self._secret_id, self._until, self._exchange)
             except UnreadableError:
                 """Not an endpoint as AWS has them: boto3 knows more of them, and verifies too."""
-        return ask_by_boto3(self._secret_id, self._until - time.monotonic())
+        return ask_by_boto3(self._secret_id, self._until - clock.now())
 
 
 def _pair(text: str | None) -> Pair | None:

@@ -7,9 +7,10 @@ Strict: whatever an AWS service does not send (chunks, compression, no length, a
 import contextlib
 import socket
 import ssl
-import time
 from collections.abc import Mapping
 from typing import Any
+
+from ._clock import clock
 
 HEAD_LIMIT = 16 * 1024
 # A secret has at most 64 KiB (Secrets Manager's quota), six times that if JSON escapes all of it.
@@ -91,7 +92,7 @@ class Exchange:
             self._socket = None
 
     def _left(self) -> float:
-        left = self._until - time.monotonic()
+        left = self._until - clock.now()
         if left <= 0:
             raise TimeoutError("the time is over")
         return left

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ._clock import clock
 from ._http import Exchange, UnreachableError, UnreadableError
 from ._route import Container, Route
 from ._sigv4 import Keys, authorization
@@ -68,7 +69,7 @@ def ask(route: Route, secret_id: str, until: float, exchange: Exchange) -> str |
             return _once(route, keys, secret_id, tls, exchange)
         except SecretError as failure:
             over = failure.network and tries >= NETWORK_TRIES
-            if not failure.passing or over or time.monotonic() + 2 * pause >= until:
+            if not failure.passing or over or clock.now() + 2 * pause >= until:
                 raise
         # Not from `random`, whose state copies of a snapshot share.
         time.sleep(pause * (0.5 + os.urandom(1)[0] / 512))
