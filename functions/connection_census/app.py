@@ -13,9 +13,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pymysql.cursors import DictCursor
-from pymysql.err import MySQLError
-from single_connection import Database
+from single_connection import Cursor, Database, DriverError
 
 # An invocation that is just being ended still has its connection for a moment.
 MARGIN_SECONDS = 60
@@ -72,7 +70,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         )
     oldest = longest_invocation() + MARGIN_SECONDS
 
-    with database.connection().cursor(DictCursor) as cursor:
+    with database.cursor() as cursor:
         total = number(cursor, "SHOW GLOBAL STATUS LIKE 'Threads_connected'")
         limit = number(cursor, "SHOW GLOBAL VARIABLES LIKE 'max_connections'")
         [me] = rows(cursor, "SELECT CONNECTION_ID() AS id, SUBSTRING_INDEX(USER(), '@', 1) AS user")
@@ -122,19 +120,19 @@ def longest_invocation() -> int:
     return int(given)
 
 
-def rows(cursor: DictCursor, query: str) -> Any:
+def rows(cursor: Cursor, query: str) -> Any:
     """What the server answers."""
     cursor.execute(query)
     return cursor.fetchall()
 
 
-def number(cursor: DictCursor, query: str) -> int:
+def number(cursor: Cursor, query: str) -> int:
     """The value of the one server variable that `query` shows."""
     [row] = rows(cursor, query)
     return int(row["Value"])
 
 
-def sessions_of(cursor: DictCursor, user: str, but: int) -> list[dict[str, Any]]:
+def sessions_of(cursor: Cursor, user: str, but: int) -> list[dict[str, Any]]:
     """The user's sessions, but the one given. Those of others need the privilege PROCESS."""
     columns = ("Id", "Host", "Command", "Time", "State")
     # SHOW, as information_schema.PROCESSLIST is deprecated.
@@ -145,7 +143,7 @@ def sessions_of(cursor: DictCursor, user: str, but: int) -> list[dict[str, Any]]
     ]
 
 
-def end(cursor: DictCursor, session_id: int) -> bool:
+def end(cursor: Cursor, session_id: int) -> bool:
     """Whether the session was there to be ended; ids are never used twice, so no other can be.
 
     Another user's takes CONNECTION_ADMIN, which nobody on RDS has; there a procedure does it.
@@ -153,7 +151,7 @@ def end(cursor: DictCursor, session_id: int) -> bool:
     for statement in ("KILL %s", "CALL mysql.rds_kill(%s)"):
         try:
             cursor.execute(statement, (session_id,))
-        except MySQLError as error:
+        except DriverError as error:
             if error.args[0] == NO_SUCH_THREAD:
                 return False
             if error.args[0] != NOT_THE_OWNER:

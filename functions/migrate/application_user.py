@@ -8,8 +8,7 @@ from typing import Any
 from aws_lambda_powertools.utilities import parameters
 from botocore.config import Config
 from migrations import MigrationError
-from pymysql.err import MySQLError
-from single_connection import Database, SingleConnectionError
+from single_connection import Database, DriverError, SingleConnectionError
 
 # At DEBUG, which is a setting of the function away, botocore logs each answer it gets: secrets.
 logging.getLogger("botocore.parsers").setLevel(logging.INFO)
@@ -57,7 +56,7 @@ def set_census_user(database: Database) -> None:
     set_user(database, user, password, limit=2)  # one at work, and one that is just leaving
     execute(database, user, "GRANT PROCESS ON *.* TO %s@'%%'", user)
     # RDS's own way to end other users' sessions: nobody there may have CONNECTION_ADMIN.
-    with database.connection().cursor() as cursor:
+    with database.cursor() as cursor:
         cursor.execute(
             "SELECT 1 FROM information_schema.ROUTINES"
             " WHERE ROUTINE_SCHEMA = 'mysql' AND ROUTINE_NAME = 'rds_kill'"
@@ -87,9 +86,9 @@ def execute(database: Database, user: str, statement: str, *arguments: Any) -> N
 def attempt(database: Database, statement: str, arguments: tuple[Any, ...]) -> str:
     """What went wrong, if anything: the error itself has the whole statement in its frames."""
     try:
-        with database.connection().cursor() as cursor:
+        with database.cursor() as cursor:
             cursor.execute(statement, arguments)
-    except MySQLError as error:
+    except DriverError as error:
         # A syntax error (1064) quotes the statement, and with it the password.
         code = error.args[0]
         return f"error {code}" if code == 1064 else f"error {code}: {error.args[1]}"

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from pymysql.cursors import DictCursor
-from pymysql.err import MySQLError
-from single_connection import Database, SingleConnectionError
+from single_connection import Cursor, Database, DriverError, SingleConnectionError
 from sql import SplitError, changes_rows_alone, split
 
 LOCK_SECONDS = 5  # how long to wait for another migration
@@ -40,7 +38,7 @@ def apply_new(database: Database, directory: Path, left: Callable[[], float]) ->
         directory: Where the files are.
         left: Seconds until there must be an answer.
     """
-    cursor = database.connection().cursor(DictCursor)
+    cursor = database.cursor()
     # Held until the connection is destroyed, so it needs no release; per schema, not per server.
     cursor.execute("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), %s) AS got", (LOCK_SECONDS,))
     [lock] = cursor.fetchall()
@@ -132,7 +130,7 @@ def apply(
         record = (number, checksum(statements[:number]), file)
         try:
             run_in_turns(database, statement, record, left)
-        except (MySQLError, SingleConnectionError) as error:
+        except (DriverError, SingleConnectionError) as error:
             raise MigrationError(
                 f"statement {number} of {len(statements)} of {file} failed: {error}. Those before "
                 "it are applied and stay. Correct the file from this statement on, and run this "
@@ -161,7 +159,7 @@ def run_in_turns(
                     "UPDATE schema_migrations SET statements = %s, checksum = %s WHERE file = %s",
                     record,
                 )
-        except MySQLError as error:
+        except DriverError as error:
             # A transaction of the file's own is run again as a whole or not at all.
             again = error.args[0] == LOCK_WAIT_TIMEOUT and not begun_by_the_file
             if not again or left() < TURN_SECONDS + PAUSE_SECONDS:
@@ -173,7 +171,7 @@ def run_in_turns(
 
 
 @contextmanager
-def committed(database: Database, statement: str) -> Iterator[DictCursor]:
+def committed(database: Database, statement: str) -> Iterator[Cursor]:
     """Commits changed rows together with their record; leaves alone what commits by itself.
 
     In a transaction that the file began, the record is part of that one.
@@ -183,7 +181,7 @@ def committed(database: Database, statement: str) -> Iterator[DictCursor]:
         with database.transaction() as cursor:
             yield cursor
     else:
-        with connection.cursor(DictCursor) as cursor:
+        with database.cursor() as cursor:
             yield cursor
 
 

@@ -25,8 +25,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Header, Path, Que
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
-from pymysql.cursors import DictCursor
-from single_connection import Database
+from single_connection import Cursor, Database
 from single_connection.powertools import answer_unavailable
 
 logger = Logger()
@@ -143,7 +142,7 @@ def answers(model: Any, *problems: HTTPStatus, created: bool = False) -> dict[in
 @app.get("/products", responses=answers(list[Product]))
 def list_products(after: After = 0, limit: Limit = 50) -> list[Product]:
     """The products whose id is greater than `after`, at most `limit` of them."""
-    with database.connection().cursor(DictCursor) as cursor:  # one query needs no transaction
+    with database.cursor() as cursor:  # one query needs no transaction
         cursor.execute(
             "SELECT id, name, price_cents, stock FROM products WHERE id > %s ORDER BY id LIMIT %s",
             (after, limit),
@@ -154,7 +153,7 @@ def list_products(after: After = 0, limit: Limit = 50) -> list[Product]:
 @app.get("/products/<product_id>", responses=answers(Product, HTTPStatus.NOT_FOUND))
 def get_product(product_id: Id) -> Product:
     """One product."""
-    with database.connection().cursor(DictCursor) as cursor:
+    with database.cursor() as cursor:
         cursor.execute(
             "SELECT id, name, price_cents, stock FROM products WHERE id = %s", (product_id,)
         )
@@ -231,7 +230,7 @@ def caller() -> str:
 
 @database.transactional
 def place_order(
-    cursor: DictCursor, order: NewOrder, caller: str, idempotency_key: str
+    cursor: Cursor, order: NewOrder, caller: str, idempotency_key: str
 ) -> tuple[Order, bool]:
     """The order of this caller's key, and whether it was placed just now; all of it or nothing.
 
@@ -266,7 +265,7 @@ def place_order(
     return read_order(cursor, order_id, caller), True
 
 
-def take_stock_and_insert(cursor: DictCursor, order: NewOrder, caller: str) -> int:
+def take_stock_and_insert(cursor: Cursor, order: NewOrder, caller: str) -> int:
     """The id of the new order, whose stock is taken; refused if a product is missing or short."""
     wanted: Counter[int] = Counter()
     for line in order.lines:  # two lines of one product are one
@@ -305,7 +304,7 @@ def take_stock_and_insert(cursor: DictCursor, order: NewOrder, caller: str) -> i
     return order_id
 
 
-def read_order(cursor: DictCursor, order_id: int, caller: str) -> Order:
+def read_order(cursor: Cursor, order_id: int, caller: str) -> Order:
     """The caller's order as the database has it; `NotFoundError` (404) if there is none of his."""
     cursor.execute(
         "SELECT id, customer, placed_at FROM orders WHERE id = %s AND caller = %s",

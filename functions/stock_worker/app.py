@@ -17,8 +17,7 @@ from aws_lambda_powertools.utilities.batch.types import PartialItemFailureRespon
 from aws_lambda_powertools.utilities.parser.models import SqsRecordModel
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, Field, Json
-from pymysql.cursors import DictCursor
-from single_connection import Database
+from single_connection import Cursor, Database
 
 logger = Logger()
 database = Database.from_environment()
@@ -83,7 +82,7 @@ def book_message(record: DeliveryMessage, seconds: int) -> None:
     logger.info("Booked" if booked else "Booked before", extra=delivery.model_dump())
 
 
-def book(cursor: DictCursor, delivery: Delivery) -> bool:
+def book(cursor: Cursor, delivery: Delivery) -> bool:
     """Whether the delivery was new; then its stock has grown."""
     # Locks the product first: two copies of one delivery are booked one after the other.
     cursor.execute("SELECT id FROM products WHERE id = %s FOR UPDATE", (delivery.product_id,))

@@ -13,7 +13,7 @@ def lambda_handler(event, context):
 """
 
 from ._database import Database
-from ._driver import Cursor
+from ._driver import Cursor, DriverError
 from ._settings import Settings
 from .errors import (
     CommitOutcomeUnknownError,
@@ -37,6 +37,7 @@ __all__ = [
     "Database",
     "DatabaseBusyError",
     "DeadlineError",
+    "DriverError",
     "OutsideInvocationError",
     "SecondConnectionError",
     "Settings",
