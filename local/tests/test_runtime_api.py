@@ -94,6 +94,15 @@ async def test_errors_arrive_with_the_type_of_their_header() -> None:
     assert host.told == [("error", "id-1", b"{}", "Unhandled"), ("init", b"{}", "Unhandled")]
 
 
+async def test_a_snapshot_is_restored_as_soon_as_it_is_taken() -> None:
+    async with wired() as (host, wire):
+        status, _, _ = await wire.send(f"GET {ROOT}/restore/next HTTP/1.1\nHost: x")
+        assert status == 200
+        header = "Lambda-Runtime-Function-Error-Type: Runtime.AfterRestoreError\nContent-Length: 2"
+        await wire.send(f"POST {ROOT}/restore/error HTTP/1.1\n{header}", b"{}")
+    assert host.told == [("init", b"{}", "Runtime.AfterRestoreError")]
+
+
 async def test_a_client_that_expects_continue_is_told_to() -> None:
     async with wired() as (host, wire):
         head = (
