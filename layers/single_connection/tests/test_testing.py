@@ -184,3 +184,53 @@ def test_two_threads_may_not_run_two_invocations_of_a_fake() -> None:
     with fake(database):
         database.invocation(first)({}, LambdaContext())
     assert len(refused) == 1
+
+
+def test_a_cursor_describes_its_columns_as_libraries_ask() -> None:
+    def work(_event: Any, _context: Any) -> None:
+        with database.connection().cursor() as cursor:
+            cursor.execute("SELECT name, stock FROM products")
+            assert [column[0] for column in cursor.description or ()] == ["name", "stock"]
+            assert cursor.fetchall() == [("Mug", 3)]
+            cursor.execute("UPDATE products SET stock = 0")
+            assert cursor.description is None
+
+    with fake(database) as server:
+        server.answer("SELECT", rows=[{"name": "Mug", "stock": 3}])
+        server.answer("UPDATE", affected=1)
+        database.invocation(work)({}, LambdaContext())
+
+
+def test_sqlalchemy_works_on_a_fake_and_what_it_asks_by_itself_needs_no_answer() -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy", reason="run `pip install SQLAlchemy`")
+    orm = pytest.importorskip("sqlalchemy.orm")
+    from single_connection.sqlalchemy import create_engine
+
+    engine = create_engine(database)
+    names = sqlalchemy.text("SELECT name, stock FROM products WHERE id = :id")
+    take = sqlalchemy.text("UPDATE products SET stock = 0")
+
+    def work(event: Any, _context: Any) -> Any:
+        with engine.begin() as connection:
+            rows = connection.execute(names, {"id": 7}).mappings().all()
+            with connection.begin_nested():
+                assert connection.execute(take).rowcount == 1
+        with orm.Session(engine.execution_options(isolation_level="READ COMMITTED")) as session:
+            assert session.scalar(names, {"id": 7}) == "Mug"
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(take)
+        with pytest.raises(SecondConnectionError):
+            with engine.connect(), engine.connect():
+                pass
+        return [dict(row) for row in rows]
+
+    with fake(database) as server:
+        server.answer("SELECT name", rows=[{"name": "Mug", "stock": 3}])
+        server.answer("UPDATE", affected=1)
+        answer = database.invocation(work)({}, LambdaContext())
+    assert answer == [{"name": "Mug", "stock": 3}]
+    asked = ("SELECT name, stock FROM products WHERE id = %(id)s", {"id": 7})
+    taken: Any = ("UPDATE products SET stock = 0", {})
+    assert server.executed == [asked, taken, asked, taken]
+    assert server.outcomes == ["committed", "rolled back"]
+    assert (server.connections_opened, server.connections_open) == (1, 0)

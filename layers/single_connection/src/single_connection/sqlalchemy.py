@@ -59,7 +59,7 @@ class _Borrowed:
         if self._level is None:
             with self.cursor() as cursor:
                 cursor.execute("SHOW SESSION VARIABLES LIKE 't%isolation'")
-                self._level = cursor.fetchone()[1].replace("-", " ")
+                self._level = cursor.fetchone()[-1].replace("-", " ")
 
     def close(self) -> None:
         """Give the connection back to the invocation, which destroys it at its end."""
