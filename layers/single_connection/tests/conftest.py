@@ -15,6 +15,7 @@ import pymysql
 import pytest
 from pymysql.cursors import DictCursor
 from single_connection import Database, Settings
+from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.network import Proxy
 from local.database import LocalDatabase, Session
@@ -127,6 +128,15 @@ def far_away(world: World) -> Iterator[DelayProxy]:
     """The server at the end of a long line, on which turns are counted."""
     with DelayProxy(world.server.host, world.server.port, ROUND_TRIP) as proxy:
         yield proxy
+
+
+def invoke(database: Database, work: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Do `work` as a handler; whatever happens, there is an answer before `seconds` are over."""
+    began = time.monotonic()
+    try:
+        return database.invocation(lambda _event, _context: work())({}, LambdaContext(seconds))
+    finally:
+        assert time.monotonic() - began < seconds, "Lambda would have killed the environment"
 
 
 class Function:

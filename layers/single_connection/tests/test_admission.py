@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,10 @@ from single_connection import (
     OutsideInvocationError,
     SettingsError,
 )
-from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World
+from layers.single_connection.tests.conftest import World, invoke
 from layers.single_connection.tests.network import Proxy, free_port, greeting, listener
 from local.certificates import write_certificates
-
-
-def invoke(database: Database, work: Callable[[], Any], seconds: float = 4.0) -> Any:
-    """As Lambda would: there must be an answer before `seconds` are over."""
-    began = time.monotonic()
-    try:
-        return database.invocation(lambda _event, _context: work())({}, LambdaContext(seconds))
-    finally:
-        assert time.monotonic() - began < seconds
 
 
 def ping(database: Database, seconds: float = 4.0) -> None:

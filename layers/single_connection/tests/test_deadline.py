@@ -3,7 +3,6 @@
 import gc
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from single_connection import (
 from single_connection._deadline import LONGEST_DEADLINE, Deadline, seconds_left
 from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World, body, function
+from layers.single_connection.tests.conftest import World, body, function, invoke
 from layers.single_connection.tests.network import Proxy
 
 
@@ -28,15 +27,6 @@ from layers.single_connection.tests.network import Proxy
 def things(world: World) -> World:
     world.stock(a=1, b=1)
     return world
-
-
-def invoke(database: Database, work: Callable[[], Any], seconds: float = 2.0) -> Any:
-    """As Lambda would: and whatever happens, there must be an answer before `seconds` are over."""
-    began = time.monotonic()
-    try:
-        return database.invocation(lambda _event, _context: work())({}, LambdaContext(seconds))
-    finally:
-        assert time.monotonic() - began < seconds, "Lambda would have killed the environment"
 
 
 def threads() -> int:
@@ -117,7 +107,7 @@ def test_every_later_use_says_that_the_time_is_over(things: World) -> None:
             with pytest.raises(DeadlineError):
                 use()
 
-    invoke(database, work)
+    invoke(database, work, 2.0)
 
 
 def test_a_half_read_cursor_says_that_the_time_is_over(things: World) -> None:
@@ -132,7 +122,7 @@ def test_a_half_read_cursor_says_that_the_time_is_over(things: World) -> None:
             while cursor.fetchone():
                 time.sleep(0.0001)
 
-    invoke(database, work)
+    invoke(database, work, 2.0)
     things.wait_for(lambda: not things.sessions(), 1.0)
 
 
@@ -147,7 +137,7 @@ def test_a_half_read_cursor_kept_beyond_its_invocation_tells_its_reader_and_nobo
         kept[0].execute("SELECT name FROM things ORDER BY name")
         assert kept[0].fetchone() == ("a",)
 
-    invoke(database, work)
+    invoke(database, work, 2.0)
     with pytest.raises(OutsideInvocationError, match="after its invocation had ended"):
         kept[0].fetchone()  # None would say that there are no more
     kept[0].close()
@@ -164,7 +154,7 @@ def test_a_commit_cut_by_the_deadline_is_an_unknown_outcome(things: World, proxy
             proxy.swallow()
 
     with pytest.raises(CommitOutcomeUnknownError) as caught:
-        invoke(database, work)
+        invoke(database, work, 2.0)
     assert isinstance(caught.value.__cause__, DeadlineError)
 
 
@@ -187,7 +177,7 @@ def test_a_network_that_fell_silent_does_not_keep_the_answer(
             connection.ping()
 
     with pytest.raises(DeadlineError):
-        invoke(database, work)
+        invoke(database, work, 2.0)
 
 
 def test_a_network_that_fell_silent_does_not_keep_a_return(things: World, proxy: Proxy) -> None:
@@ -197,7 +187,7 @@ def test_a_network_that_fell_silent_does_not_keep_a_return(things: World, proxy:
         database.connection().ping()
         proxy.swallow()
 
-    invoke(database, work)
+    invoke(database, work, 2.0)
 
 
 @pytest.mark.parametrize("seconds", [2.0, 3.5])
@@ -231,7 +221,7 @@ def test_the_deadline_is_that_of_the_connection_not_of_its_first_use(things: Wor
         with pytest.raises(DeadlineError):
             database.connection().query("SELECT SLEEP(9)")
 
-    invoke(database, work)
+    invoke(database, work, 2.0)
 
 
 def test_without_time_left_nothing_is_opened(things: World) -> None:
@@ -244,13 +234,13 @@ def test_without_time_left_nothing_is_opened(things: World) -> None:
 
 def test_no_thread_outlives_the_invocation(things: World) -> None:
     database = things.database()
-    invoke(database, lambda: database.connection().ping())
+    invoke(database, lambda: database.connection().ping(), 2.0)
     before = threads()
     for _ in range(20):
-        invoke(database, lambda: database.connection().ping())
+        invoke(database, lambda: database.connection().ping(), 2.0)
         things.wait_for(lambda: threads() == before, 1.0)
     with pytest.raises(DeadlineError):
-        invoke(database, lambda: database.connection().query("SELECT SLEEP(9)"))
+        invoke(database, lambda: database.connection().query("SELECT SLEEP(9)"), 2.0)
     things.wait_for(lambda: threads() == before, 1.0)
 
 
@@ -296,7 +286,7 @@ def test_threads_that_share_the_connection_are_all_told(things: World) -> None:
         for thread in running:
             thread.join()
 
-    invoke(database, work)
+    invoke(database, work, 2.0)
     assert told == [DeadlineError] * 4
 
 
@@ -397,7 +387,7 @@ def test_a_deadline_that_passes_while_the_connection_opens_is_not_missed(things:
         assert database._invocation is not None
         assert database._invocation.measured.deadline_cuts == 1
 
-    invoke(database, work)
+    invoke(database, work, 2.0)
 
 
 def test_a_cut_from_whichever_thread_destroys_the_connection_once(things: World) -> None:
@@ -412,4 +402,4 @@ def test_a_cut_from_whichever_thread_destroys_the_connection_once(things: World)
                 connection.ping()
         things.wait_for(lambda: not things.sessions(), 1.0)
 
-    invoke(database, work)
+    invoke(database, work, 2.0)

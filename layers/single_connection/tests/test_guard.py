@@ -25,14 +25,10 @@ from single_connection import (
 from single_connection._guard import Guard
 from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World, body, function
+from layers.single_connection.tests.conftest import World, body, function, invoke
 from layers.single_connection.tests.network import Proxy
 
 HOW = "run `pip install --require-hashes -r requirements-rivals.lock`"
-
-
-def invoke(database: Database, work: Callable[[], Any], seconds: float = 10.0) -> Any:
-    return database.invocation(lambda _event, _context: work())({}, LambdaContext(seconds))
 
 
 def chain(error: BaseException | None) -> list[type]:

@@ -8,11 +8,9 @@ from typing import Any
 
 import pymysql
 import pytest
-from single_connection import Database
 from single_connection._lease import Lease
-from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World, body, function
+from layers.single_connection.tests.conftest import World, body, function, invoke
 from layers.single_connection.tests.network import Proxy
 from local.delay_proxy import DelayProxy
 
@@ -21,10 +19,6 @@ from local.delay_proxy import DelayProxy
 def things(world: World) -> World:
     world.stock(a=1, open=1)
     return world
-
-
-def invoke(database: Database, work: Any, seconds: float = 10.0) -> Any:
-    return database.invocation(lambda _event, _context: work())({}, LambdaContext(seconds))
 
 
 def test_an_environment_that_died_without_a_word_is_gone_within_the_lease_and_a_second(

@@ -13,9 +13,8 @@ from single_connection import (
     UncommittedWorkError,
 )
 from single_connection.sqlalchemy import create_engine
-from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World
+from layers.single_connection.tests.conftest import World, invoke
 
 sqlalchemy = pytest.importorskip("sqlalchemy", reason="run `pip install SQLAlchemy`")
 Session = pytest.importorskip("sqlalchemy.orm").Session
@@ -26,10 +25,6 @@ text = sqlalchemy.text
 def things(world: World) -> World:
     world.stock(a=1, b=1)
     return world
-
-
-def invoke(database: Any, work: Any) -> Any:
-    return database.invocation(lambda _e, _c: work())({}, LambdaContext(10))
 
 
 ADD = text("UPDATE things SET number = number + 10 WHERE name = :name")

@@ -19,9 +19,8 @@ from single_connection import (
     UncommittedWorkError,
 )
 from single_connection.sqlalchemy import create_engine
-from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World
+from layers.single_connection.tests.conftest import World, invoke
 from layers.single_connection.tests.network import Proxy
 from local.delay_proxy import DelayProxy
 
@@ -39,10 +38,6 @@ NUMBERS = text(
 def things(world: World) -> World:
     world.stock(a=1, b=1)
     return world
-
-
-def invoke(database: Any, work: Any, seconds: float = 10) -> Any:
-    return database.invocation(lambda _e, _c: work())({}, LambdaContext(seconds))
 
 
 def defining(world: World) -> Any:

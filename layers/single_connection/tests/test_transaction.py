@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pymysql
@@ -10,13 +9,11 @@ import pytest
 from pymysql.cursors import DictCursor
 from single_connection import (
     CommitOutcomeUnknownError,
-    Database,
     TransactionControlError,
     UncommittedWorkError,
 )
-from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World
+from layers.single_connection.tests.conftest import World, invoke
 from layers.single_connection.tests.network import Proxy
 
 
@@ -24,11 +21,6 @@ from layers.single_connection.tests.network import Proxy
 def things(world: World) -> World:
     world.stock(a=1, b=1)
     return world
-
-
-def invoke(database: Database, work: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Do `work` as an invocation's handler does."""
-    return database.invocation(lambda _event, _context: work())({}, LambdaContext(seconds))
 
 
 def add(cursor: DictCursor, name: str, number: int = 10) -> None:
