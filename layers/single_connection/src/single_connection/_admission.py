@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from ._clock import clock
 from ._jitter import uniform
+from ._server_errors import FULL
 from .errors import DatabaseBusyError
 
 R = TypeVar("R")
@@ -34,7 +35,8 @@ class Refused(Exception):  # noqa: N818 - never leaves the layer
 
     def __init__(self, code: int) -> None:
         """Keep the error number."""
-        super().__init__(code)
+        what = "every connection is taken" if code in FULL else "the server did not answer"
+        super().__init__(f"{what} (error {code})")
         self.code = code
 
 
