@@ -18,7 +18,10 @@ from single_connection import (
     DeadlineError,
 )
 from single_connection.powertools import answer_unavailable
+from single_connection.sqlalchemy import create_engine
 from single_connection.testing import LambdaContext
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from layers.single_connection.tests.conftest import World
 
@@ -125,6 +128,18 @@ def test_a_body_of_ones_own_and_a_router_of_an_app() -> None:
 # ── On a real server ──────────────────────────────────────────────────────────────────────────
 
 
+def end_the_session_with(world: World, text: str) -> threading.Thread:
+    """Ends the session that runs a statement with `text` in it, from a thread; join it."""
+
+    def end_it() -> None:
+        session = world.wait_for(lambda: world.busy(text))
+        world.server.execute(f"KILL {session.id}")
+
+    killer = threading.Thread(target=end_it)
+    killer.start()
+    return killer
+
+
 def test_a_session_that_is_lost_before_commit_is_503_and_changed_nothing(world: World) -> None:
     world.stock(cups=1)
     database = world.database()
@@ -134,15 +149,57 @@ def test_a_session_that_is_lost_before_commit_is_503_and_changed_nothing(world: 
             cursor.execute("UPDATE things SET number = 0")
             cursor.execute("SELECT SLEEP(5)")
 
-    def end_it() -> None:
-        session = world.wait_for(lambda: world.busy("SLEEP"))
-        world.server.execute(f"KILL {session.id}")
-
-    killer = threading.Thread(target=end_it)
-    killer.start()
-    status, _, _ = answer(route, database)
+    killer = end_the_session_with(world, "SLEEP")
+    status, _, body = answer(route, database)
     killer.join()
     assert (status, world.things(), world.sessions()) == (503, {"cups": 1}, [])
+    assert "Nothing of this request was kept" in body["message"]
+
+
+def test_a_session_that_is_lost_through_sqlalchemy_is_503_too(world: World) -> None:
+    world.stock(cups=1)
+    database = world.database()
+    engine = create_engine(database)
+
+    def route() -> None:
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE things SET number = 0"))
+            connection.execute(text("SELECT SLEEP(5)"))
+
+    killer = end_the_session_with(world, "SLEEP")
+    status, _, body = answer(route, database)
+    killer.join()
+    assert (status, world.things(), world.sessions()) == (503, {"cups": 1}, [])
+    assert "Nothing of this request was kept" in body["message"]
+
+
+def test_a_mistake_through_sqlalchemy_is_raised_as_it_is(world: World) -> None:
+    database = world.database()
+    engine = create_engine(database)
+
+    def route() -> None:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT * FROM nowhere"))
+
+    with pytest.raises(ProgrammingError, match="1146"):
+        answer(route, database)
+
+
+def test_a_change_outside_a_transaction_whose_session_is_lost_is_503_and_unknown(
+    world: World,
+) -> None:
+    world.stock(cups=1)
+    database = world.database()
+
+    def route() -> None:
+        with database.cursor() as cursor:
+            cursor.execute("UPDATE things SET number = SLEEP(5)")
+
+    killer = end_the_session_with(world, "SLEEP")
+    status, _, body = answer(route, database)
+    killer.join()
+    assert (status, world.sessions()) == (503, [])
+    assert "It is unknown whether this was done" in body["message"]
 
 
 def test_a_row_that_stays_locked_is_503_and_changed_nothing(world: World) -> None:

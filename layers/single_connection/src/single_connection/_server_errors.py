@@ -50,3 +50,5 @@ DENIED: Final = frozenset({1045, 1698})
 NO_ACCESS_TO_SCHEMA: Final = 1044
 NO_SUCH_SCHEMA: Final = 1049
 NO_SUCH_SESSION: Final = 1094
+# How the layer ends the words of a lost connection, where its statement changed rows by itself.
+OUTCOME_UNKNOWN: Final = "whether the statement was carried out is not known"

@@ -8,12 +8,13 @@ stays one: Lambda counts it as an error, and its alarm rings.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ._driver import DriverError
-from ._server_errors import LOST, REPEATABLE
+from ._server_errors import LOST, OUTCOME_UNKNOWN, REPEATABLE
 from ._server_errors import READ_ONLY as READ_ONLY_MODE
 from .errors import CommitOutcomeUnknownError, DatabaseBusyError, DeadlineError
 
@@ -47,9 +48,9 @@ def answer_unavailable(
 
     That is: `DatabaseBusyError`, `DeadlineError`, and the server's own errors that pass by
     themselves and of which nothing is kept. `CommitOutcomeUnknownError` is 503, too, and says that
-    it is unknown. Any other error of the server passes on as it is. A statement outside
-    `transaction()` is its own transaction: one that changes rows belongs inside, so that losing the
-    connection before COMMIT means that nothing was written.
+    it is unknown; so does a connection that was lost in a statement outside `transaction()` that
+    changes rows: it is its own transaction. Any other error of the server passes on as it is. With
+    SQLAlchemy, import it first: its errors are looked through.
 
     Args:
         app: A resolver for HTTP (API Gateway, ALB, function URL, VPC Lattice), or a Router of one.
@@ -76,14 +77,19 @@ def answer_unavailable(
     def unknown(error: CommitOutcomeUnknownError) -> "Response[Any]":
         return unavailable(error, UNKNOWN)
 
-    def perhaps_passing(error: DriverError) -> "Response[Any]":
-        if not _passes(error):
+    def perhaps_passing(error: Exception) -> "Response[Any]":
+        reason = getattr(error, "orig", error)  # SQLAlchemy's name for what the driver raised
+        if not isinstance(reason, DriverError) or not _passes(reason):
             raise error
-        return unavailable(error, BUSY)
+        return unavailable(error, UNKNOWN if OUTCOME_UNKNOWN in str(reason) else BUSY)
 
     app.exception_handler([DatabaseBusyError, DeadlineError])(busy)
     app.exception_handler(CommitOutcomeUnknownError)(unknown)
     app.exception_handler(DriverError)(perhaps_passing)
+    if "sqlalchemy" in sys.modules:
+        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - not everybody has it
+
+        app.exception_handler(DBAPIError)(perhaps_passing)
 
 
 def _passes(error: DriverError) -> bool:

@@ -12,7 +12,7 @@ from pymysql.err import MySQLError, OperationalError, ProgrammingError
 from .._clock import clock
 from .._guard import caller
 from .._jitter import uniform
-from .._server_errors import BORROW, LOST
+from .._server_errors import BORROW, LOST, OUTCOME_UNKNOWN
 from .._statement import Statement, classify
 from .._turns import Hold
 from ..errors import (
@@ -137,7 +137,7 @@ class Conversation(Protocol):
         elif statement.reads or not statement.word:
             became = "nothing was changed"
         else:
-            became = "whether the statement was carried out is not known"
+            became = OUTCOME_UNKNOWN
         code, words = (*error.args, "")[:2]
         error.args = (code or CR.CR_SERVER_LOST, f"{words or 'Lost connection'}: {became}")
 
