@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from single_connection.testing import LambdaContext
 
 from local.database import LocalDatabase
 
@@ -32,7 +33,7 @@ def shop(database_server: LocalDatabase, monkeypatch: pytest.MonkeyPatch) -> Loc
     with monkeypatch.context() as patch:
         for name, value in environ.items():
             patch.setenv(name, value)
-        load_function("migrate").lambda_handler({}, FakeContext())
+        load_function("migrate").lambda_handler({}, LambdaContext(60))
     return database_server
 
 
@@ -64,20 +65,3 @@ def load_function(name: str) -> types.ModuleType:
         return load(wanted) if own else builtins.__import__(wanted, *rest)
 
     return load("app")
-
-
-class FakeContext:
-    """What Lambda passes to a handler, with a minute left."""
-
-    function_name = "test"
-    function_version = "$LATEST"
-    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:test"
-    memory_limit_in_mb = "128"
-    aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
-    log_group_name = "/aws/lambda/test"
-    log_stream_name = "test"
-    identity = None
-    client_context = None
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 60_000

@@ -8,7 +8,7 @@ from pathlib import Path
 HANDLER = """
 from typing import Any, assert_type
 
-from single_connection import Database, DatabaseBusyError
+from single_connection import Cursor, Database, DatabaseBusyError
 from single_connection.testing import FakeServer, LambdaContext, fake
 
 database = Database.from_environment()
@@ -24,7 +24,16 @@ def lambda_handler(event: Row, context: object) -> Row | None:
             assert_type(row, Row)
         cursor.exexute("SELECT 1")  # wrong: attr-defined
         cursor.fetchone()["name"]  # wrong: index
-        return cursor.fetchone()
+        assert_type(cursor, Cursor)
+    with database.cursor() as alone:
+        assert_type(alone, Cursor)
+        alone.execute("SELECT name FROM products")
+        [one] = alone.fetchall()
+        assert_type(one, Row)
+    with database.connection().cursor() as plain:
+        assert_type(plain.fetchone(), tuple[Any, ...] | None)
+    database.connection().rolback()  # wrong: attr-defined
+    return one
 
 
 assert_type(lambda_handler({}, None), Row | None)
@@ -32,7 +41,7 @@ lambda_handler({})  # wrong: call-arg
 
 
 @database.transactional
-def rename(cursor: Any, number: int, name: str) -> bool:
+def rename(cursor: Cursor, number: int, name: str) -> bool:
     return bool(cursor.execute("UPDATE products SET name = %s WHERE id = %s", (name, number)))
 
 
