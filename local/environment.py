@@ -36,6 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from local.ascii import ascii_path, function_name
 from local.debug import DEBUG_SECONDS, Debug, terminal_for
 from local.runtime_api import PAYLOAD_LIMIT, Invocation, RefusedError, RuntimeApi
 
@@ -232,9 +233,9 @@ class Environment:
         self.handler = handler
         self.timeout = DEBUG_SECONDS if debug else timeout
         self.memory = memory
-        self.name = name or self.function_dir.name
+        self.name = function_name(name or self.function_dir.name)
         self._environ = dict(environ or {})
-        self._python = python
+        self._python = str(ascii_path(Path(python)))
         self._init_limit = DEBUG_SECONDS if debug else init_limit
         self._debug = debug
         self._api = RuntimeApi(self)
@@ -319,7 +320,7 @@ class Environment:
         process = _Process(
             [*python, "-m", "awslambdaric", self.handler],
             self._variables(),
-            self.function_dir,
+            ascii_path(self.function_dir),
             at_terminal=self._debug is not None and self._debug.port is None,
         )
         self._process = process
@@ -343,7 +344,7 @@ class Environment:
 
     def _variables(self) -> dict[str, str]:
         """The variables Lambda documents, none of the caller's own, then the function's."""
-        task_root = str(self.function_dir)
+        task_root = str(ascii_path(self.function_dir))
         return {
             "_HANDLER": self.handler,
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -367,7 +368,7 @@ class Environment:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             **self._environ,
             "AWS_LAMBDA_RUNTIME_API": self._api.address,
-            "PYTHONPATH": os.pathsep.join([task_root, str(LAYER)]),
+            "PYTHONPATH": os.pathsep.join([task_root, str(ascii_path(LAYER))]),
         }
 
     async def _watch(self, process: _Process) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from local.ascii import ascii_path
 from local.environment import LAYER, ROOT, Environment, EnvironmentBusyError
 
 HANDLER = """
@@ -254,6 +255,28 @@ async def test_a_failed_init_is_told_and_tried_again_by_the_next_invocation(
         assert (await environment.invoke({})).json() == "fine now"
 
 
+async def test_in_a_folder_whose_name_is_not_latin_errors_and_answers_are_as_anywhere(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "Łódź 预订"
+    folder.mkdir()
+    app = folder / "app.py"
+    async with Environment(folder) as environment:
+        app.write_text("import nowhere")
+        failed = await environment.invoke({})
+        assert (failed.status, failed.error_type) == ("init_error", "Runtime.ImportModuleError")
+        app.write_text("def lambda_handler(event, context):\n    raise ValueError(event['say'])\n")
+        failed = await environment.invoke({"say": "Größe 预订"})
+        assert (failed.status, failed.error_type) == ("error", "ValueError")
+        assert failed.json()["errorMessage"] == "Größe 预订"
+        await environment.invoke({"say": "again"})
+    async with Environment(folder) as environment:
+        app.write_text("def lambda_handler(event, context):\n    return event, __file__\n")
+        answered = await environment.invoke({"say": "Größe 预订"})
+        assert answered.json()[0] == {"say": "Größe 预订"}
+        assert Path(answered.json()[1]).name == "app.py"
+
+
 async def test_an_init_that_takes_too_long_is_killed(make_function: MakeFunction) -> None:
     directory = make_function("import time; time.sleep(30)")
     async with Environment(directory, init_limit=0.5) as environment:
@@ -293,7 +316,9 @@ async def test_the_context_has_the_deadline_and_what_else_lambda_puts_there(
     assert 1500 < seen["left"] <= 2000
     assert seen["custom"] == {"tenant": "a"}
     assert seen["trace"].startswith("Root=1-")
-    assert [str(function), str(LAYER)] == [entry for entry in seen["path"] if entry][-2:]
+    assert [str(function), str(ascii_path(LAYER))] == [entry for entry in seen["path"] if entry][
+        -2:
+    ]
 
 
 async def test_nothing_of_the_callers_environment_reaches_the_function(
