@@ -14,6 +14,12 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 ENVIRONMENT ?= default
 
+# A home that is not there or cannot be written to, as in some containers: the tools keep theirs here.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/build/home
+$(shell mkdir -p "$(CURDIR)/build/home")
+endif
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,7 +68,7 @@ types: $(VENV)/installed ## Types, strict for the layer
 validate: $(VENV)/installed .venv-checkov/installed ## The template, by SAM's linter and checkov
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(BIN)/sam validate --lint
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(BIN)/sam validate --lint --template examples/existing-database/template.yaml
-	.venv-checkov/bin/checkov --config-file .checkov.yaml
+	.venv-checkov/bin/python -m checkov.main --config-file .checkov.yaml
 
 .PHONY: test-3.13
 test-3.13: servers ## The layer's tests on Lambda's own Python, where there is one
@@ -156,8 +162,7 @@ servers: $(VENV)/installed
 
 $(VENV)/installed: requirements-dev.lock layers/single_connection/pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then echo "No working Python 3.11 or newer with the venv module: install one (Debian: apt-get install python3-venv; macOS: brew install python)" >&2; exit 1; fi
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(PYTHON) -m local.install $(VENV) requirements-dev.lock --size "650 MB"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable layers/single_connection
 	@touch $@
 
@@ -176,22 +181,20 @@ $(VENV)/rivals: requirements-rivals.lock | $(VENV)/installed
 	@if { $(call rivals,$(VENV)); }; then touch $@; fi
 
 .venv-3.13/installed: requirements-dev.lock requirements-rivals.lock layers/single_connection/pyproject.toml
-	$(PYTHON_313) -m venv .venv-3.13
-	.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(PYTHON_313) -m local.install .venv-3.13 requirements-dev.lock --size "650 MB"
 	.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable layers/single_connection
 	-@$(call rivals,.venv-3.13)
 	@touch $@
 
-# checkov's pins contradict SAM's: it lives by itself.
+# checkov's pins contradict SAM's: it lives by itself. It is started as a module, as its script does not
+# start in a folder whose name has a space.
 .venv-checkov/installed: requirements-checkov.lock
-	$(PYTHON) -m venv .venv-checkov
-	.venv-checkov/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-checkov.lock
+	@$(PYTHON) -m local.install .venv-checkov requirements-checkov.lock --size "290 MB"
 	@touch $@
 
 # What writes the bill of materials, with all that needs, is installed for a release only.
 .venv-release/installed: requirements-release.lock
-	$(PYTHON) -m venv .venv-release
-	.venv-release/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-release.lock
+	@$(PYTHON) -m local.install .venv-release requirements-release.lock --size "100 MB"
 	@touch $@
 
 .PHONY: lock
@@ -219,5 +222,6 @@ lock: $(VENV)/installed ## Resolve the dependencies of pyproject.toml anew
 		-o layers/single_connection/requirements.txt
 
 .PHONY: clean
-clean: ## Remove everything that was installed or built
+clean: ## Remove everything that was installed or built, also the database that stays
+	@[ ! -e build/database/database.json ] || $(BIN)/python -m local.keep remove
 	rm -rf build .aws-sam .venv .venv-3.13 .venv-checkov .venv-release .hypothesis .pytest_cache .mypy_cache .ruff_cache
