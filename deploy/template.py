@@ -44,6 +44,34 @@ def read_template(path: Path = TEMPLATE) -> dict[str, Any]:
     return template
 
 
+def exists(
+    template: Mapping[str, Any], resource: Mapping[str, Any], parameters: Mapping[str, str]
+) -> bool:
+    """Whether a resource is made for these parameters; the others are at their defaults."""
+    name = resource.get("Condition")
+    return name is None or holds(template, template["Conditions"][name], parameters)
+
+
+def holds(
+    template: Mapping[str, Any], condition: Mapping[str, Any], parameters: Mapping[str, str]
+) -> bool:
+    """Whether a condition is true for these parameters."""
+
+    def value(node: Any) -> str:
+        if isinstance(node, dict):
+            name = node["Ref"]
+            return parameters.get(name, str(template["Parameters"][name]["Default"]))
+        return str(node)
+
+    [(function, given)] = condition.items()
+    if function == "Condition":
+        return holds(template, template["Conditions"][given], parameters)
+    if function == "Fn::Equals":
+        return value(given[0]) == value(given[1])
+    results = [holds(template, one, parameters) for one in given]
+    return {"Fn::Not": not results[0], "Fn::And": all(results), "Fn::Or": any(results)}[function]
+
+
 def read_budgets(template: Mapping[str, Any]) -> dict[str, Budget]:
     """The budget of each class that DatabaseInstanceClass allows."""
     names = [field.name for field in fields(Budget)]

@@ -20,6 +20,7 @@ def test_the_readme_has_the_table_that_the_template_makes(template: Document) ->
 def test_what_is_billed_by_the_hour_is_counted(template: Document) -> None:
     """A type that costs money while nobody uses it must have its line in deploy/cost.py."""
     counted = {
+        "AWS::RDS::DBCluster",
         "AWS::RDS::DBInstance",
         "AWS::RDS::DBProxy",
         "AWS::SecretsManager::Secret",
@@ -54,9 +55,40 @@ def test_every_class_has_a_price(template: Document) -> None:
 def test_a_proxy_and_a_standby_are_on_the_bill(template: Document) -> None:
     plain = cost.price(template, {})
     proxied = cost.price(template, {"UseProxy": "true"})
-    assert set(proxied) - set(plain) == {cost.Row("RDS Proxy", 1, Decimal("21.90"))}
+    assert cost.Row("RDS Proxy", 1, Decimal("21.90")) in set(proxied) - set(plain)
     double = cost.price(template, {"HighAvailability": "true"})
     assert [row.quantity for row in double[:4]] == [2, 40, 3, 2]
+
+
+def test_the_page_has_the_table_of_what_is_cheaper(template: Document) -> None:
+    assert cost.cheaper(template) in (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+
+
+def test_always_on_is_to_be_had_under_sixteen_dollars_and_asleep_under_five(
+    template: Document,
+) -> None:
+    parameters: dict[str, str] = {}
+    totals = []
+    for _, step, lost in cost.CHEAPER:
+        parameters |= step
+        totals.append(cost.total(cost.price(template, parameters)))
+        assert bool(lost) is bool(step)
+    assert totals == sorted(totals, reverse=True)
+    *_, always_on, asleep = totals
+    assert always_on < Decimal(16)
+    assert asleep < Decimal(5)
+
+
+def test_a_database_that_is_awake_is_billed_by_the_capacity_unit(template: Document) -> None:
+    sleeping = {"DatabaseInstanceClass": "aurora.serverless"}
+    hours = cost.price(template, sleeping, unit_hours=10)[0]
+    assert hours.month == Decimal("1.20")
+    assert cost.price(template, sleeping)[0].month == 0
+
+
+def test_functions_without_data_cost_what_watches_them(template: Document) -> None:
+    what = {row.what for row in cost.price(template, {"DatabaseHost": "db.example"})}
+    assert not [w for w in what if "Database" in w or "Endpoint" in w or "storage" in w]
 
 
 def test_the_steady_metrics_are_what_the_code_sends() -> None:

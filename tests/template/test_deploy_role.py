@@ -21,7 +21,7 @@ FILES = json.loads((SCHEMAS / "providers" / "us-east-1.json").read_text(encoding
 # What a type's handler may ask for, and this template never makes it ask for.
 NEVER_ASKED = {
     "apigateway:*agResource": "IAM knows it as POST and DELETE on /tags",
-    "ec2:*SubnetCidrBlock": "no subnet has IPv6",
+    "ec2:*Ipam*": "no pool of addresses is managed",
     "ec2:CreateVpcEncryptionControl": "not set",
     "ec2:ModifyVpcTenancy": "not set",
     "elasticfilesystem:*": "no function mounts a file system",

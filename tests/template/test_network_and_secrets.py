@@ -59,9 +59,11 @@ def test_nothing_is_open_to_the_world(resolve: Resolve, proxy: str) -> None:
 @BOTH
 def test_rules_name_groups_not_addresses(resolve: Resolve, proxy: str) -> None:
     """Only the rule to nowhere, which stands for none at all, and the one to S3 have an address."""
+    resources = resolve(UseProxy=proxy)
+    assert not [node for node in walk(resources) if "CidrIpv6" in ensure_dict(node)]
     addresses = {
         (node["CidrIp"], node["FromPort"])
-        for node in walk(resolve(UseProxy=proxy))
+        for node in walk(resources)
         if "CidrIp" in ensure_dict(node)
     }
     assert addresses == {("255.255.255.255/32", 252), ("0.0.0.0/0", 443)}
@@ -155,15 +157,17 @@ def test_no_variable_and_no_default_carries_a_secret(
             assert "GenerateSecretString" not in str(value)
     assert "resolve:secretsmanager" not in json.dumps(translated, default=str)
     for name in template["Parameters"]:
-        if re.search("(?i)password|secret", name):
+        if re.search("(?i)password|secret", name) and name != "SecretsBy":
             assert name.endswith("SecretArn")  # where it is, and not what it is
 
 
 @BOTH
 def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: str) -> None:
     resources = translate(UseProxy=proxy)["Resources"]
-    own = {"Fn::GetAtt": ["DatabaseInstance", "MasterUserSecret.SecretArn"]}
-    master = {"Fn::If": ["MakesData", own, {"Ref": "MasterSecretArn"}]}
+    instance = {"Fn::GetAtt": ["DatabaseInstance", "MasterUserSecret.SecretArn"]}
+    cluster = {"Fn::GetAtt": ["DatabaseCluster", "MasterUserSecret.SecretArn"]}
+    otherwise = {"Fn::If": ["MakesInstance", instance, {"Ref": "MasterSecretArn"}]}
+    master = {"Fn::If": ["MakesCluster", cluster, otherwise]}
     given = {"Ref": "ApplicationSecretArn"}
     application = {"Fn::If": ["MakesApplicationSecret", {"Ref": "ApplicationSecret"}, given]}
     given = {"Ref": "CensusSecretArn"}
@@ -231,3 +235,35 @@ def test_only_cloudformations_answer_may_leave_for_s3(template: Document) -> Non
 
 def ensure_dict(node: Any) -> Document:
     return node if isinstance(node, dict) else {}
+
+
+def test_by_ipv6_connections_leave_for_port_443_alone_and_none_come_in(
+    template: Document, resolve: Resolve
+) -> None:
+    dual = template["Globals"]["Function"]["VpcConfig"]["Ipv6AllowedForDualStack"]
+    assert dual == {"Fn::If": ["MakesIpv6", True, {"Ref": "AWS::NoValue"}]}
+    resources = resolve(SecretsBy="ipv6")
+    kinds = {resource["Type"] for resource in resources.values()}
+    assert "AWS::EC2::EgressOnlyInternetGateway" in kinds
+    assert not kinds & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway"}
+    endpoints = [r for r in resources.values() if r["Type"] == "AWS::EC2::VPCEndpoint"]
+    assert [e["Properties"]["VpcEndpointType"] for e in endpoints] == ["Gateway"]
+    routes = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::EC2::Route"]
+    assert [route["DestinationIpv6CidrBlock"] for route in routes] == ["::/0"]
+    out = [node for node in walk(resources) if "CidrIpv6" in ensure_dict(node)]
+    assert {(rule["FromPort"], rule["ToPort"]) for rule in out} == {(443, 443)}
+
+
+def test_a_cluster_is_kept_like_an_instance(resolve: Resolve) -> None:
+    resources = resolve(DatabaseInstanceClass="aurora.serverless", ProtectDatabase="true")
+    cluster = resources["DatabaseCluster"]
+    assert cluster["DeletionPolicy"] == cluster["UpdateReplacePolicy"] == "Snapshot"
+    properties = cluster["Properties"]
+    assert properties["StorageEncrypted"] is properties["ManageMasterUserPassword"] is True
+    assert properties["DeletionProtection"] == "true"
+    group = resources[properties["DBClusterParameterGroupName"]["Ref"]]["Properties"]
+    assert group["Parameters"]["require_secure_transport"] == "ON"
+    instance = resources["ClusterInstance"]["Properties"]
+    assert instance["PubliclyAccessible"] is False
+    assert instance["DBInstanceClass"] == "db.serverless"
+    assert "DatabaseInstance" not in resources

@@ -31,6 +31,10 @@ SHAPES: dict[str, dict[str, str]] = {
     "everything": {},
     "everything, proxy": {"UseProxy": "true"},
     "data": {"DataOnly": "true"},
+    "data, by IPv6": {"DataOnly": "true", "SecretsBy": "ipv6"},
+    "sleeping": {"DatabaseInstanceClass": "aurora.serverless", "SecretsBy": "ipv6"},
+    "sleeping data": {"DatabaseInstanceClass": "aurora.serverless", "DataOnly": "true"},
+    "without alarms": {"MakeAlarms": "false", "MakeDashboard": "false", "RunCensus": "false"},
     "functions": GIVEN,
     "functions, proxy": {**GIVEN, **FOR_PROXY},
     "functions, secrets made here": {**GIVEN, "ApplicationSecretArn": "", "CensusSecretArn": ""},
@@ -80,10 +84,12 @@ def test_the_datas_outputs_are_the_functions_parameters(template: Document) -> N
     assert template["Outputs"].keys() >= secrets
 
 
-def test_a_protected_database_is_made_last_and_deleted_first(resolve: Resolve) -> None:
+@pytest.mark.parametrize("shape", ["data", "data, by IPv6", "sleeping data"])
+def test_a_protected_database_is_made_last_and_deleted_first(resolve: Resolve, shape: str) -> None:
     """So that what fails fails before it is there, and a refused deletion has deleted nothing."""
-    data = resolve(**SHAPES["data"])
-    needed, waiting = set(), ["DatabaseInstance"]
+    data = resolve(**SHAPES[shape])
+    [database] = data.keys() & {"DatabaseInstance", "DatabaseCluster"}
+    needed, waiting = set(), [database]
     while waiting:
         name = waiting.pop()
         if name in needed:
@@ -99,7 +105,27 @@ def test_a_protected_database_is_made_last_and_deleted_first(resolve: Resolve) -
                 found += [target[0]] if function == "Fn::GetAtt" else []
         waiting += [n for n in found if n in data]
     watching = {n for n, r in data.items() if r["Type"].startswith(("AWS::CloudWatch", "AWS::SNS"))}
-    assert data.keys() - needed == watching
+    # A cluster's instance holds no data, and goes with it.
+    of_the_cluster = {n for n in data if n.startswith("ClusterInstance")}
+    assert data.keys() - needed == watching | of_the_cluster
+
+
+def test_nothing_keeps_a_sleeping_database_awake(resolve: Resolve) -> None:
+    """No schedule by the minute, and a request may wait for it to wake up."""
+    resources = resolve(**SHAPES["sleeping"])
+    for resource in resources.values():
+        for event in resource.get("Properties", {}).get("Events", {}).values():
+            if (
+                event["Type"] == "ScheduleV2"
+                and "minute" in event["Properties"]["ScheduleExpression"]
+            ):
+                assert event["Properties"]["State"] == "DISABLED"
+    scaling = resources["DatabaseCluster"]["Properties"]["ServerlessV2ScalingConfiguration"]
+    assert scaling["MinCapacity"] == 0
+    assert resources["OrdersApi"]["Properties"]["Timeout"] > 15  # seconds that waking up takes
+    assert "CensusMissingAlarm" not in resources
+    awake = resolve()["ConnectionCensus"]["Properties"]["Events"]["EachMinute"]["Properties"]
+    assert awake["State"] == "ENABLED"
 
 
 def test_every_data_section_of_samconfig_is_protected_and_makes_data_alone() -> None:
