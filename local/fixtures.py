@@ -14,6 +14,12 @@ from local.database import LocalDatabase
 from local.servers import FLAVORS, Flavor, Server, ServerMissingError, find_servers, require_server
 
 
+def pytest_configure() -> None:
+    """What runs on this machine is not asked for through a proxy."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--database",

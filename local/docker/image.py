@@ -138,7 +138,7 @@ def main() -> int:
     except ImageError as error:
         print(f"local.docker.image: {error}", file=sys.stderr)
         return 1
-    print(f"sam local invoke OrdersApi -e … --skip-pull-image --invoke-image {name}")
+    print(f"sam local invoke … --skip-pull-image --invoke-image {name}")
     return 0
 
 

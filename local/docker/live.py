@@ -51,6 +51,16 @@ def write_live_template(source: Path, built: Path, folder: Path) -> Path:
     return target
 
 
+def built_layers(built: Path) -> list[Path]:
+    """The folders of the layers that `sam build` made, whatever they are called."""
+    resources = yaml_parse(built.read_text(encoding="utf-8"))["Resources"].values()
+    return [
+        (built.parent / resource["Properties"]["ContentUri"]).resolve()
+        for resource in resources
+        if resource["Type"] == LAYER
+    ]
+
+
 def _packages(artifacts: Path, code: Path, folder: Path) -> Path | None:
     """What was installed for the function, laid out as a layer; None where nothing was."""
     own = {path.name for path in code.iterdir()}

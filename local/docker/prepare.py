@@ -27,16 +27,17 @@ from local.certificates import write_certificates
 from local.database import LocalDatabaseError
 from local.docker import image
 from local.docker.daemon import HOW_TO_INSTALL, answers
-from local.docker.live import write_live_template
+from local.docker.live import built_layers, write_live_template
+from local.events import event_names
 from local.kept import KeptDatabase
+from local.migration import migration_function
 from local.servers import ServerMissingError, find_servers
+from local.template import TemplateError, read_functions
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "build" / "local"
 ENVIRONMENT_FILE = ROOT / "local" / "env.json"
 MASTER = ROOT / "local" / "docker" / "master.sql"
-MIGRATION = ROOT / "events" / "migrate.by_hand.json"
-LAYER = "SingleConnectionLayer"
 CA_FILE = "made-by-make-local/database-ca.pem"  # under /opt in a container
 # The database on this machine, as containers see it: Docker itself knows the address.
 FROM_HOST = ("--add-host", "database:host-gateway")
@@ -60,8 +61,9 @@ def build(ca_file: Path, folder: Path = LOCAL, environ: Mapping[str, str] | None
     folder.mkdir(parents=True, exist_ok=True)
     built = folder / "built"
     _run([sam(), "build", "--build-dir", str(built)], environ)
-    (built / LAYER / CA_FILE).parent.mkdir(exist_ok=True)
-    shutil.copyfile(ca_file, built / LAYER / CA_FILE)
+    for layer in built_layers(built / "template.yaml"):
+        (layer / CA_FILE).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ca_file, layer / CA_FILE)
     return write_live_template(ROOT / "template.yaml", built / "template.yaml", folder)
 
 
@@ -103,7 +105,7 @@ def in_docker(image_options: Sequence[str]) -> None:
     print("3/4 sam build", flush=True)
     build(ca_file)
     print("4/4 Migrations (the first time, Lambda's image is pulled)", flush=True)
-    print(f"    {json.dumps(invoke('Migrate', MIGRATION, *image_options))}")
+    print(f"    {json.dumps(_migrate(*image_options))}")
     _say_ready(*image_options)
 
 
@@ -115,17 +117,28 @@ def on_this_machine(image_options: Sequence[str]) -> None:
         build(database.ca_file)
         print("3/3 Migrations (the first time, Lambda's image is pulled)", flush=True)
         options = ("--config-env", "host", *image_options)
-        print(f"    {json.dumps(invoke('Migrate', MIGRATION, *options))}")
+        print(f"    {json.dumps(_migrate(*options))}")
         _say_ready(*options)
         print(f"{database.server} runs until Ctrl-C; its data stays.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
 
 
+def _migrate(*options: str) -> Any:
+    event = LOCAL / "migrate.json"
+    event.write_text("{}")
+    return invoke(migration_function().logical_id, event, *options)
+
+
 def _say_ready(*options: str) -> None:
+    """The next command, with the first event that there is."""
     program = Path(sam())
     said = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program
-    command = [str(said), "local", "invoke", "OrdersApi", "-e", "events/orders_api.products.json"]
+    command = [str(said), "local", "invoke"]
+    for function in read_functions().values():
+        if names := event_names(function.name):
+            command += [function.logical_id, "-e", f"events/{function.name}.{names[0]}.json"]
+            break
     print(f"Ready: {shlex.join([*command, *options])}", flush=True)
 
 
@@ -149,7 +162,10 @@ def host_database(folder: Path) -> Iterator[tuple[KeptDatabase, Path]]:
             "DATABASE_PORT": str(database.port),
             "DATABASE_PASSWORD": application,
         }
-        values["Migrate"] |= {"DATABASE_PASSWORD": master, "APPLICATION_PASSWORD": application}
+        values[migration_function().logical_id] |= {
+            "DATABASE_PASSWORD": master,
+            "APPLICATION_PASSWORD": application,
+        }
         environment = folder / "env.json"
         environment.touch(mode=0o600)
         environment.write_text(json.dumps(values, indent=2))
@@ -200,7 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             on_this_machine(options)
         else:
             in_docker(options)
-    except (PreparationError, LocalDatabaseError, ServerMissingError, image.ImageError) as error:
+    except (
+        PreparationError,
+        LocalDatabaseError,
+        ServerMissingError,
+        TemplateError,
+        image.ImageError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

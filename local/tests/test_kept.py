@@ -19,6 +19,7 @@ from local.fixtures import need
 from local.kept import KeptDatabase
 from local.servers import FLAVORS, Flavor, Server
 
+
 pytestmark = pytest.mark.server
 
 

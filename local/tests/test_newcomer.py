@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 
 from local.ascii import ascii_path, function_name
 from local.environment import ROOT
@@ -54,6 +55,7 @@ def lock(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_half_made_environment_is_made_anew_with_this_python_and_progress_is_said(
     lock: Path, tmp_path: Path
 ) -> None:
@@ -76,6 +78,7 @@ def test_a_half_made_environment_is_made_anew_with_this_python_and_progress_is_s
     assert not (venv / "lib" / "left-over").exists()
 
 
+@pytest.mark.slow
 def test_a_proxy_that_does_not_answer_is_one_sentence_without_its_password(
     lock: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +97,7 @@ def test_a_proxy_that_does_not_answer_is_one_sentence_without_its_password(
     assert "secret" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_there_is_pips_own_reason(lock: Path, tmp_path: Path) -> None:
     lock.write_text(f"nowhere==1.0 --hash=sha256:{'0' * 64}\n")
     done = install(tmp_path / "venv", lock, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
@@ -106,6 +110,24 @@ def test_make_installs_by_it_and_starts_checkov_without_its_script() -> None:
     assert [line for line in recipes if " -m venv" in line] == []
     assert [line for line in recipes if "bin/checkov" in line] == []
     assert any("-m local.install $(VENV)" in line for line in recipes)
+
+
+def test_layer_and_functions_build_whatever_their_logical_ids_are() -> None:
+    """SAM calls `make build-<logical id>` in the folder of each that is built by make."""
+    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"].values()
+    folders = {
+        resource["Properties"].get("ContentUri") or resource["Properties"]["CodeUri"]
+        for resource in resources
+        if resource.get("Metadata", {}).get("BuildMethod") == "makefile"
+    }
+    assert len(folders) > 1
+    for folder in folders:
+        planned = subprocess.run(
+            ["make", "--dry-run", "build-Bookings2", "ARTIFACTS_DIR=/the/artifacts"],
+            cwd=ROOT / folder, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "pip install" in planned.stdout, folder
+        assert "/the/artifacts" in planned.stdout, folder
 
 
 @pytest.mark.parametrize("home", ["/proc/1/nowhere", ""])
@@ -188,6 +210,7 @@ def test_a_database_stays_in_a_folder_with_an_odd_name(copy: Path) -> None:
         run_in(copy, sys.executable, "-m", "local.keep", "remove")
 
 
+@pytest.mark.slow
 def test_the_quick_tests_of_what_runs_functions_pass_in_a_folder_with_an_odd_name(
     copy: Path,
 ) -> None:

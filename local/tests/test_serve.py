@@ -34,10 +34,10 @@ Resources:
     Type: AWS::Serverless::Function
     Properties:
       CodeUri: web/
-      Timeout: 5
+      Timeout: 8
       ReservedConcurrentExecutions: 3
       Events:
-        Any: {Type: HttpApi, Properties: {Method: ANY, Path: "/{proxy+}", TimeoutInMillis: 600}}
+        Any: {Type: HttpApi, Properties: {Method: ANY, Path: "/{proxy+}", TimeoutInMillis: 2500}}
   Worker:
     Type: AWS::Serverless::Function
     Properties: {CodeUri: worker/, Events: {Messages: {Type: SQS, Properties: {Queue: x}}}}
@@ -63,7 +63,7 @@ def lambda_handler(event, context):
         case "/raise":
             raise ValueError("broken")
         case "/sleep":
-            time.sleep(1)
+            time.sleep(3)
         case "/slow":
             with database.transaction() as cursor:
                 cursor.execute("SELECT SLEEP(0.3)")
