@@ -19,7 +19,6 @@ from local.fixtures import need
 from local.kept import KeptDatabase
 from local.servers import FLAVORS, Flavor, Server
 
-
 pytestmark = pytest.mark.server
 
 
