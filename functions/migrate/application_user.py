@@ -10,8 +10,9 @@ from botocore.config import Config
 from migrations import MigrationError
 from single_connection import Database, DriverError, SingleConnectionError
 
-# At DEBUG, which is a setting of the function away, botocore logs each answer it gets: secrets.
-logging.getLogger("botocore.parsers").setLevel(logging.INFO)
+# At DEBUG, which is a setting of the function away, botocore logs each answer it gets, secrets, and
+# each header it sends, the role's session token.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 
 class Password(str):

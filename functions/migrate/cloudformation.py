@@ -1,6 +1,7 @@
 """Answers CloudFormation, which waits an hour for an answer that is lost."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ SECONDS_FOR_ANSWER = 10  # kept from the work
 ANSWER_BYTES = 4096  # CloudFormation takes no more
 
 logger = Logger()
+# At DEBUG urllib3 logs each address, and whoever has this one may answer in our place.
+logging.getLogger("urllib3").setLevel(logging.INFO)
 Work = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 

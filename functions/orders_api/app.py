@@ -346,7 +346,7 @@ def with_json_body(event: dict[str, Any]) -> dict[str, Any]:
         ServiceError: 413, 415, or 422 with what is wrong.
     """
     body = event.get("body")
-    if not body:
+    if not body or event["requestContext"].get("http", {}).get("method") != "POST":
         return event
     headers = event.get("headers") or {}
     given = headers.get("content-type") or content_types.APPLICATION_JSON

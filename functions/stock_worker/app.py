@@ -73,11 +73,13 @@ class DeliveryConflictError(Exception):
 
 
 def book_message(record: DeliveryMessage, seconds: int) -> None:
-    """Book one message's delivery, waiting for its product's lock for so many seconds at most."""
+    """Book one message's delivery, waiting for a row or a table for so many seconds at most."""
     delivery: Delivery = record.body
     # Not run again as @database.transactional would: a message that fails comes back by itself.
     with database.transaction() as cursor:
-        cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (seconds,))
+        cursor.execute(
+            "SET SESSION innodb_lock_wait_timeout = %s, lock_wait_timeout = %s", (seconds, seconds)
+        )
         booked = book(cursor, delivery)
     logger.info("Booked" if booked else "Booked before", extra=delivery.model_dump())
 

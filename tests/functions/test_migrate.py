@@ -236,6 +236,7 @@ def test_a_statement_that_fails_leaves_nothing_of_itself(
         "CREATE TABLE a (x INT, begin INT); CREATE VIEW b AS SELECT begin FROM a;",
         "BEGIN;\nCREATE TABLE a (x INT);\nINSERT INTO a VALUES (1);\nCOMMIT;",
         "CREATE TABLE a (x INT); START TRANSACTION; INSERT INTO a VALUES (1); COMMIT",
+        "CREATE TABLE a (x INT); SET autocommit = 0; INSERT INTO a VALUES (1); SET autocommit = 1",
     ],
 )
 def test_begin_is_a_name_or_a_statement_like_any_other(
@@ -470,10 +471,11 @@ def test_the_password_comes_from_the_secret(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token-of-the-role")
     caplog.set_level(logging.DEBUG)  # as AWS_LAMBDA_LOG_LEVEL=DEBUG does
     migrate(app)
-    assert "secretsmanager" in caplog.text  # botocore does log
     assert "from-the-secret" not in caplog.text
+    assert "token-of-the-role" not in caplog.text
     assert json.loads(listener.requests[0][2])["SecretId"].endswith("secret:app")
     with connect(database_server, "from-the-secret"):
         pass
@@ -488,10 +490,12 @@ def from_cloudformation(listener: Listener, request_type: str, **more: object) -
 
 
 def test_create_and_update_migrate_and_answer_success_with_the_same_id(
-    app: types.ModuleType, listener: Listener
+    app: types.ModuleType, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     event = from_cloudformation(listener, "Create")
+    caplog.set_level(logging.DEBUG)
     app.lambda_handler(event, context())
+    assert "a=b%2Fc" not in caplog.text  # the signature of the address that takes the answer
     created = listener.answer
     assert (created["Status"], created["Reason"]) == ("SUCCESS", f"Applied: {', '.join(FILES)}.")
     for name in ("StackId", "RequestId", "LogicalResourceId"):

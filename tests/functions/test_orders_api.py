@@ -310,6 +310,12 @@ def test_a_body_of_another_type_is_415_and_needs_no_database(
     assert problem == {"message": "body: must be application/json by its content-type"}
 
 
+def test_a_body_that_is_not_asked_for_is_not_looked_at(app: types.ModuleType) -> None:
+    event = request("GET", "/products", "not JSON")
+    event["headers"]["content-type"] = "text/plain"
+    assert answer(app, event)[0] == 200
+
+
 @pytest.mark.parametrize("content_type", [None, "", "APPLICATION/JSON", "application/json;x=y"])
 @pytest.mark.parametrize("encoded", [True, False])
 def test_json_is_json_however_it_is_sent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import types
 from typing import Any
@@ -139,6 +140,18 @@ def test_a_locked_row_holds_up_its_own_message_and_no_other(
     shop.execute("ROLLBACK")
     assert time.monotonic() - began < 5  # two shares of about two seconds
     assert (stock(shop, PLATE), stock(shop, TEAPOT)) == (100, 12)
+
+
+def test_a_locked_table_is_waited_for_by_shares_too(
+    app: types.ModuleType, shop: LocalDatabase, outsider: Any
+) -> None:
+    """As while a migration is at work on it."""
+    outsider.cursor().execute("LOCK TABLES stock_inbox WRITE")
+    unlock = threading.Timer(4.5, lambda: outsider.cursor().execute("UNLOCK TABLES"))
+    unlock.start()
+    bodies = (delivery(number) for number in range(4))
+    assert work(app, *bodies, seconds=14) == ["0"]  # three seconds each
+    unlock.join()
 
 
 def test_what_the_deadline_leaves_undone_comes_back_and_what_is_done_stays(
