@@ -106,17 +106,26 @@ class Application:
         """Server-sent events, until the page is closed."""
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        sending = asyncio.create_task(self._send_events(send))
+        both = [
+            asyncio.create_task(self._send_events(send)),
+            asyncio.create_task(_until_gone(receive)),
+        ]
         try:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _send_events(self, send: Send) -> None:
         async for event in self._actions.journal.listen():
             await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _is_ours(request: Request) -> bool:

@@ -45,7 +45,7 @@ class Journal:
     console: Console
     entries: deque[Entry] = field(default_factory=lambda: deque(maxlen=KEPT_ENTRIES))
     _number: int = 0
-    _listeners: set[asyncio.Queue[tuple[str, Any]]] = field(default_factory=set)
+    _listeners: set[asyncio.Queue[tuple[str, Any] | None]] = field(default_factory=set)
 
     def tell(self, sentence: str) -> None:
         """A sentence that belongs to no request."""
@@ -91,16 +91,20 @@ class Journal:
 
     async def listen(self) -> AsyncIterator[str]:
         """Server-sent events: what is told from now on, after the entries so far."""
-        queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
         self._listeners.add(queue)
         try:
             for entry in list(self.entries):
                 yield _event("request", asdict(entry))
-            while True:
-                kind, data = await queue.get()
-                yield _event(kind, data)
+            while told := await queue.get():
+                yield _event(*told)
         finally:
             self._listeners.discard(queue)
+
+    def close(self) -> None:
+        """Nothing more will be told: let those who listen go."""
+        for queue in self._listeners:
+            queue.put_nowait(None)
 
     def _send(self, kind: str, data: Any) -> None:
         for queue in self._listeners:

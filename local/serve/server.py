@@ -10,6 +10,7 @@ import uvicorn
 
 from local.serve.actions import Actions
 from local.serve.application import Application
+from local.serve.journal import Journal
 
 
 class PortTakenError(OSError):
@@ -48,9 +49,9 @@ async def serve(listener: socket.socket, actions: Actions, ready: Callable[[], o
         log_level="warning",
         lifespan="off",
         access_log=False,
-        timeout_graceful_shutdown=1,  # pages that watch would stay for ever
+        timeout_graceful_shutdown=5,
     )
-    server = _Server(config)
+    server = _Server(config, actions.journal)
     try:
         await actions.stack.open()
         watch = asyncio.create_task(actions.watch())
@@ -69,7 +70,15 @@ async def serve(listener: socket.socket, actions: Actions, ready: Callable[[], o
 
 
 class _Server(uvicorn.Server):
-    """Takes its signals from the loop, and does not raise them again when it has ended."""
+    """Takes its signals from the loop, and lets pages that watch go when it ends."""
+
+    def __init__(self, config: uvicorn.Config, journal: Journal) -> None:
+        super().__init__(config)
+        self._journal = journal
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._journal.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

