@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import pickle
+import socket
 import threading
 import time
 import traceback
@@ -142,6 +143,19 @@ def test_a_secret_that_cannot_be_read_says_what_to_check(
     with pytest.raises(CredentialsError, match="secretsmanager:GetSecretValue"):
         ping(in_process)
     assert secrets.reads == 1
+
+
+def test_a_store_that_is_silent_is_said_in_time_to_answer(
+    in_process: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", url)
+        began = time.monotonic()
+        with pytest.raises(CredentialsError, match="VPC's endpoint for Secrets Manager") as caught:
+            ping(in_process, 2.5)
+        assert time.monotonic() - began < 2.0, "the margin is the handler's, to answer in"
+        assert "throw-away" not in everything(caught.value)
 
 
 @pytest.mark.parametrize("secret", ["hidden-word", '{"user": "hidden-word"}', '["hidden-word"]'])

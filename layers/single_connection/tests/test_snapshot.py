@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import snapshot_restore_py
 from awslambdaric.lambda_runtime_hooks_runner import run_after_restore, run_before_snapshot
-from single_connection import Settings, _snapshot
+from single_connection import Database, Settings, _snapshot
 from single_connection._credentials import Credentials
+from single_connection.testing import LambdaContext
 
+from layers.single_connection.tests.conftest import World, body, function
 from local.secrets_manager import ARN, SecretsManager
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -99,6 +101,54 @@ def test_without_a_snapshot_nothing_is_registered(kind: str | None) -> None:
 def test_another_runtime_without_hooks_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "snapshot_restore_py", None)
     _snapshot.register(SNAP_START, forget=print, prepare=print)
+
+
+def test_a_snapstart_function_has_its_secret_before_its_first_invocation(
+    world: World, secrets: SecretsManager
+) -> None:
+    """In Lambda's own runtime client, which calls the hooks."""
+    given = world.environ()
+    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
+    secrets.secret = json.dumps(pair)
+    environ = world.environ(user="", password="") | secrets.environ() | SNAP_START
+    with function("rotation", environ, timeout=10.0) as restored:
+        restored._runner.run(restored._environment.start())
+        assert secrets.reads == 1
+        assert body(restored.invoke()) == {"boto_at_import": False, "boto": False}
+        assert secrets.reads == 1
+
+
+def test_copies_of_a_database_connect_with_a_secret_and_chance_of_their_own(
+    world: World, secrets: SecretsManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = world.environ()
+    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
+    secrets.secret = json.dumps(pair)
+    environ = world.environ(user="", password="") | secrets.environ() | SNAP_START
+    database = Database.from_environment(environ)
+    chance = "SELECT CONNECTION_ID() AS id"
+
+    def ask() -> str:
+        def work(_event: Any, _context: Any) -> str:
+            with database.transaction() as cursor:
+                cursor.execute(chance)
+                return f"{cursor.fetchone()['id']} {database.connection().mark}"
+
+        return database.invocation(work)({}, LambdaContext())
+
+    ask()  # warms itself up before the snapshot
+    before = secrets.reads
+    run_before_snapshot()
+
+    def restored() -> str:
+        run_after_restore()
+        return ask()
+
+    answers = {in_a_copy(restored) for _ in range(3)}
+    assert len({answer.split()[0] for answer in answers}) == 3, answers
+    assert len({answer.split()[1] for answer in answers}) == 3, answers
+    assert secrets.reads == before + 3
+    assert world.sessions() == []
 
 
 def test_settings_are_the_same_in_every_copy() -> None:

@@ -1,10 +1,8 @@
 """The limits after which the server lets go by itself."""
 
-import dataclasses
 import math
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Lease:
     """The limits after which the server lets go by itself, from the seconds an invocation has left.
 
@@ -17,9 +15,12 @@ class Lease:
         mark: A name by which the session is found again, to be killed; "" for none.
     """
 
-    seconds: float
-    mark: str = ""
-    through_proxy: bool = False
+    __slots__ = ("mark", "seconds", "through_proxy")
+
+    def __init__(self, seconds: float, mark: str = "", *, through_proxy: bool = False) -> None:
+        self.seconds = seconds
+        self.mark = mark
+        self.through_proxy = through_proxy
 
     def statement(self) -> str:
         """The one SET that carries the whole session set-up, on MySQL and MariaDB alike.
