@@ -21,7 +21,7 @@ import botocore.session
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from single_connection import CredentialsError, Settings, _credentials, _secretsmanager
+from single_connection import CredentialsError, Settings, _credentials, _reading, _secretsmanager
 from single_connection._credentials import Credentials
 from single_connection._http import Exchange, UnreachableError, UnreadableError
 from single_connection._route import BUNDLES, LEFT_TO_BOTO3, route_of
@@ -164,7 +164,7 @@ def test_a_refusal_says_whose_it_is_and_what_to_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if boto3:
-        monkeypatch.setattr(_credentials, "route_of", lambda _environ: None)
+        monkeypatch.setattr(_reading, "route_of", lambda _environ: None)
     secrets.refusals = [(400, {"__type": kind, "Message": "User x is not authorized."})]
     said = refused(credentials, 5.0)
     assert kind.rpartition("#")[2] in said
@@ -552,7 +552,7 @@ def test_snapstarts_keys_are_fetched_as_boto3_fetches_them(
     boto3: bool,
 ) -> None:
     if boto3:
-        monkeypatch.setattr(_credentials, "route_of", lambda _environ: None)
+        monkeypatch.setattr(_reading, "route_of", lambda _environ: None)
     else:
         monkeypatch.setitem(sys.modules, "boto3", None)
     with snapstart(monkeypatch) as asked:
@@ -603,7 +603,7 @@ def test_boto3_says_nothing_hidden_however_talkative(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(_credentials, "route_of", lambda _environ: None)
+    monkeypatch.setattr(_reading, "route_of", lambda _environ: None)
     with caplog.at_level(logging.DEBUG):
         credentials.read()
     assert not [word for word in HIDDEN if word in caplog.text]

@@ -6,8 +6,8 @@ import time
 import weakref
 from typing import Any, Protocol
 
+from . import _credentials, _snapshot
 from . import _driver as driver
-from . import _snapshot
 from ._admission import Admission
 from ._clock import clock
 from ._credentials import Credentials
@@ -140,6 +140,7 @@ class MySQLConnector:
         self._early = EarlyRequest()
         self._guard = Guard(self)
         _connectors.add(self)
+        _credentials.prepare(environ)
         _snapshot.register(environ, forget=self._before_snapshot, prepare=self._after_restore)
 
     @functools.cached_property
