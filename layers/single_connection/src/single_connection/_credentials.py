@@ -46,9 +46,10 @@ class Credentials:
         if self._settings.secret_arn is None:
             return str(self._settings.user), str(self._settings.password)
         if self._kept is None or again or clock.now() > self._good_until:
+            until = clock.now() + within
             from ._reading import read_secret  # noqa: PLC0415 - see `prepare`
 
-            self._kept = read_secret(self._settings.secret_arn, within)
+            self._kept = read_secret(self._settings.secret_arn, until)
             self._good_until = clock.now() + SECRET_MAX_AGE
         return self._kept
 

@@ -26,20 +26,23 @@ class UnreachableError(Exception):
 
 
 class Exchange:
-    """One request and its answer, over before `until` (monotonic); `abandon` ends it at once.
+    """One request and its answer, over before `until`; `abandon` ends it at once.
 
     Every wait is given what is left, so that neither silence nor a trickle can stretch it; only a
     name server that does not answer can, which is why it runs in a thread that nobody waits for.
+
+    Attributes:
+        until: The one end of everything, on the layer's clock; past once it was abandoned.
     """
 
     def __init__(self, until: float) -> None:
         """Nothing is opened yet."""
-        self._until = until
+        self.until = until
         self._socket: socket.socket | None = None
 
     def abandon(self) -> None:
         """Wake whoever is in it; from any thread."""
-        self._until = 0.0
+        self.until = 0.0
         opened = self._socket
         if opened is not None:
             with contextlib.suppress(OSError):
@@ -92,7 +95,7 @@ class Exchange:
             self._socket = None
 
     def _left(self) -> float:
-        left = self._until - clock.now()
+        left = self.until - clock.now()
         if left <= 0:
             raise TimeoutError("the time is over")
         return left

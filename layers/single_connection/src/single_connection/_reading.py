@@ -12,9 +12,9 @@ from .errors import CredentialsError
 Pair = tuple[str, str]
 
 
-def read_secret(secret_id: str, within: float) -> Pair:
+def read_secret(secret_id: str, until: float) -> Pair:
     """User and password; the error is raised here, where no frame holds anything secret."""
-    reading = _Reading(secret_id, within)
+    reading = _Reading(secret_id, until)
     pair, problem = reading.wait()
     if pair is None:
         raise CredentialsError(f"the secret {secret_id} {problem}")
@@ -29,14 +29,13 @@ class _Reading:
     are local variables; what goes wrong there comes out as a sentence.
     """
 
-    def __init__(self, secret_id: str, within: float) -> None:
+    def __init__(self, secret_id: str, until: float) -> None:
         """Begin."""
-        end = clock.now() + within
-        self._end = end - min(0.1, within / 20)
+        left = until - clock.now()
+        self._end = until - min(0.1, left / 10)
         # The thread has its own end, a moment earlier, so that its words arrive.
-        self._until = end - min(0.3, within / 5)
+        self._exchange = Exchange(until - min(0.3, left / 5))
         self._secret_id = secret_id
-        self._exchange = Exchange(self._until)
         self._pair: Pair | None = None
         self._problem = f"cannot be read {SecretError('no answer in time', 'network')}"
         # A daemon: a look-up that hangs must not keep the process.
@@ -71,10 +70,12 @@ class _Reading:
         route = route_of(os.environ)
         if route is not None:
             try:
-                return ask(route, self._secret_id, self._until, self._exchange)
+                return ask(route, self._secret_id, self._exchange)
             except UnreadableError:
                 """Not an endpoint as AWS has them: boto3 knows more of them, and verifies too."""
-        return ask_by_boto3(self._secret_id, self._until - clock.now())
+        if (left := self._exchange.until - clock.now()) <= 0:
+            raise SecretError("no answer in time", "network")
+        return ask_by_boto3(self._secret_id, left)
 
 
 def _pair(text: str | None) -> Pair | None:

@@ -49,7 +49,7 @@ class SecretError(Exception):
         self.network = kind == "network"
 
 
-def ask(route: Route, secret_id: str, until: float, exchange: Exchange) -> str | None:
+def ask(route: Route, secret_id: str, exchange: Exchange) -> str | None:
     """The secret's text, asked for until it is given, or it is plain that it will not be.
 
     Raises:
@@ -69,7 +69,7 @@ def ask(route: Route, secret_id: str, until: float, exchange: Exchange) -> str |
             return _once(route, keys, secret_id, tls, exchange)
         except SecretError as failure:
             over = failure.network and tries >= NETWORK_TRIES
-            if not failure.passing or over or clock.now() + 2 * pause >= until:
+            if not failure.passing or over or clock.now() + 2 * pause >= exchange.until:
                 raise
         # Not from `random`, whose state copies of a snapshot share.
         time.sleep(pause * (0.5 + os.urandom(1)[0] / 512))
