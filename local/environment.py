@@ -22,13 +22,11 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
-import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -37,7 +35,8 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from local.ascii import ascii_path, function_name
-from local.debug import DEBUG_SECONDS, Debug, terminal_for
+from local.debug import DEBUG_SECONDS, Debug
+from local.process import RuntimeProcess
 from local.runtime_api import PAYLOAD_LIMIT, Invocation, RefusedError, RuntimeApi
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,108 +89,6 @@ class _Work:
     started: float = field(default_factory=time.perf_counter)
 
 
-class _Process:
-    """A runtime in a process group of its own; its exit is a future, its log is drained on demand.
-
-    Built on pidfd rather than asyncio's child watcher, which takes a thread per process on 3.11.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        environ: Mapping[str, str],
-        directory: Path,
-        *,
-        at_terminal: bool = False,
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        self._log = bytearray()
-        self._pipe, write_end = os.pipe()
-        os.set_blocking(self._pipe, False)
-        self._terminal = contextlib.ExitStack()
-        # The answer has standard output to itself.
-        output = sys.stderr.fileno() if at_terminal else write_end
-        try:
-            self._popen = subprocess.Popen(
-                _dying_with_us(command),
-                env=dict(environ),
-                cwd=directory,
-                stdin=None if at_terminal else subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                process_group=0,
-            )
-        except OSError:
-            os.close(self._pipe)
-            raise
-        finally:
-            os.close(write_end)
-        self.pid = self._popen.pid
-        if at_terminal:
-            self._terminal.enter_context(terminal_for(self.pid))
-        self.max_memory_mb = 0
-        self.exited: asyncio.Future[int] = loop.create_future()
-        self._pidfd = os.pidfd_open(self.pid)
-        loop.add_reader(self._pidfd, self._reap)
-        loop.add_reader(self._pipe, self._drain)
-
-    def signal(self, number: int) -> None:
-        """Send to the whole group; a group that is gone takes no signal and needs none."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
-
-    async def kill(self) -> None:
-        if not self.exited.done():
-            self.measure()
-        # Also after the leader's exit: its children are of the group and would outlive it.
-        self.signal(signal.SIGKILL)
-        await asyncio.shield(self.exited)
-        self.close()
-
-    def take_log(self) -> str:
-        self._drain()
-        text = self._log.decode(errors="replace")
-        self._log.clear()
-        # The runtime client separates the lines of a traceback by carriage returns, so that
-        # CloudWatch keeps them in one event; a terminal would print them over each other.
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-
-    def measure(self) -> int:
-        """The highest resident size so far, in MB, from the kernel's own high-water mark."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
-            return self.max_memory_mb
-        for line in status.splitlines():
-            if line.startswith("VmHWM:"):
-                self.max_memory_mb = -(-int(line.split()[1]) // 1024)
-        return self.max_memory_mb
-
-    def close(self) -> None:
-        self._terminal.close()
-        self._drain()
-        if self._pipe >= 0:
-            asyncio.get_running_loop().remove_reader(self._pipe)
-            os.close(self._pipe)
-            self._pipe = -1
-
-    def _reap(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self.exited.set_result(self._popen.wait())
-
-    def _drain(self) -> None:
-        while self._pipe >= 0:
-            try:
-                chunk = os.read(self._pipe, 1 << 16)
-            except BlockingIOError:
-                return
-            if not chunk:
-                asyncio.get_running_loop().remove_reader(self._pipe)
-                return
-            self._log += chunk
-
-
 class Environment:
     """One execution environment of the function in `function_dir`: one invocation at a time.
 
@@ -239,7 +136,7 @@ class Environment:
         self._init_limit = DEBUG_SECONDS if debug else init_limit
         self._debug = debug
         self._api = RuntimeApi(self)
-        self._process: _Process | None = None
+        self._process: RuntimeProcess | None = None
         self._ready: asyncio.Future[tuple[bytes, str] | None] | None = None
         self._next: asyncio.Future[Invocation] | None = None
         self._work: _Work | None = None
@@ -317,7 +214,7 @@ class Environment:
         started = time.perf_counter()
         self._ready = loop.create_future()
         python = self._debug.command(self._python) if self._debug else [self._python]
-        process = _Process(
+        process = RuntimeProcess(
             [*python, "-m", "awslambdaric", self.handler],
             self._variables(),
             ascii_path(self.function_dir),
@@ -371,7 +268,7 @@ class Environment:
             "PYTHONPATH": os.pathsep.join([task_root, str(ascii_path(LAYER))]),
         }
 
-    async def _watch(self, process: _Process) -> None:
+    async def _watch(self, process: RuntimeProcess) -> None:
         code = await asyncio.shield(process.exited)
         if process is not self._process:
             return
@@ -544,18 +441,6 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(signalled())
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
-
-
-def _dying_with_us(command: Sequence[str]) -> Sequence[str]:
-    """Have the kernel kill the process with its parent; setpriv (util-linux) execs, adding no pid.
-
-    The parent, to the kernel, is the thread that starts it: let that one live as long.
-
-    Without setpriv a frozen runtime is still hung up by the kernel when its group is orphaned, and
-    a running one ends as soon as it finds no Runtime API.
-    """
-    setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL", "--", *command) if setpriv else command
 
 
 def _failure(request_id: str, error_type: str, reason: str) -> tuple[bytes, str]:
