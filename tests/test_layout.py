@@ -206,3 +206,18 @@ def test_without_lab_the_demo_says_in_one_line_that_the_experiment_is_left_out(
     assert ran.returncode == 0, ran.stderr
     said = "-m local.demo\nNo lab/experiment/ here: the experiment is left out.\n"
     assert ran.stdout == said
+
+
+def test_every_file_that_is_named_anywhere_is_there() -> None:
+    """Comments, docstrings and pages; from the root, or from where they stand."""
+    named = r"(?<![\w/.-])((?:docs|lab|local|tests|layers|functions|deploy|examples)/[\w./-]+\.\w+)"
+    package = Path("layers/single_connection")
+    missing = []
+    for path in tracked("*.py", "*.md", "*.yaml", "*.toml", "Makefile"):
+        if path.name == "CHANGELOG.md":
+            continue  # speaks of what was
+        for name in re.findall(named, (ROOT / path).read_text("utf-8")):
+            beside = any((ROOT / folder / name).exists() for folder in (".", path.parent, package))
+            if not beside and ((ROOT / "lab").exists() or not name.startswith("lab/")):
+                missing.append(f"{path} names {name}")
+    assert missing == []

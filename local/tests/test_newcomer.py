@@ -180,7 +180,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_in(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if "DATABASE" not in name}
-    environ["PYTHONPATH"] = str(copy / "layers" / "single_connection" / "src")
     done = subprocess.run(
         command, cwd=copy, env=environ, capture_output=True, text=True, check=False
     )
@@ -194,9 +193,11 @@ def test_a_function_answers_from_a_folder_with_an_odd_name(copy: Path) -> None:
         pytest.skip("no database server: `make servers` installs one")
     done = run_in(copy, sys.executable, "-m", "local.invoke", "orders_api", "products")
     assert json.loads(done.stdout)["statusCode"] == 200
-    # The layer that was loaded is the copy's.
-    asked = "import single_connection; print(single_connection.__file__)"
-    assert ODD in run_in(copy, sys.executable, "-c", asked).stdout
+    # The layer of the function is the copy's.
+    asked = "from local.environment import LAYER; print(LAYER.exists(), LAYER)"
+    said = run_in(copy, sys.executable, "-c", asked).stdout
+    assert said.startswith("True ")
+    assert ODD in said
 
 
 @pytest.mark.server
