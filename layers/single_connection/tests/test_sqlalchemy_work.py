@@ -253,6 +253,40 @@ def test_a_raw_connection_is_a_checkout_too(things: World) -> None:
     assert things.things() == {"a": 21, "b": 1}
 
 
+def test_a_plain_change_beside_an_open_session_is_refused(things: World) -> None:
+    """It would be rolled back with the session, though plain statements are committed each."""
+    database = things.database()
+    engine = create_engine(database)
+
+    def work() -> None:
+        with orm.Session(engine) as session:
+            session.scalar(text("SELECT 1"))
+            for change in (
+                lambda: add_plainly(database, "a"),
+                database.connection().commit,
+                database.connection().rollback,
+                lambda: database.connection().query("SET autocommit = 1"),
+            ):
+                with pytest.raises(
+                    TransactionControlError, match=r"beside an SQLAlchemy.*test_sqlalchemy_work\.py"
+                ):
+                    change()
+            assert ask(database, "SELECT number FROM things WHERE name = 'a'") == 1
+            session.execute(ADD, {"name": "b"})
+            session.commit()
+            add_plainly(database, "a")  # the session has given the connection back
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(ADD, {"name": "b"})
+            add_plainly(database, "a")  # each statement is committed by itself, here too
+        raw = engine.raw_connection()
+        raw.cursor().execute("UPDATE things SET number = number + 10 WHERE name = 'b'")
+        raw.commit()
+        raw.close()
+
+    invoke(database, work)
+    assert things.things() == {"a": 21, "b": 31}
+
+
 def test_two_engines_of_one_database_have_the_one_connection(things: World) -> None:
     database = things.database()
     one, two = create_engine(database), create_engine(database)

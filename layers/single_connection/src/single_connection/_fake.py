@@ -94,7 +94,7 @@ class _Cursor:
     """As much of PyMySQL's cursor as handlers use; rows as dictionaries or tuples."""
 
     def __init__(self, connection: "_Connection", dictionaries: bool) -> None:
-        self._connection = connection
+        self.connection: Any = connection
         self._dictionaries = dictionaries
         self._rows: list[Any] = []
         self.description: list[tuple[Any, ...]] | None = None
@@ -102,7 +102,7 @@ class _Cursor:
         self.lastrowid = 0
 
     def execute(self, statement: str, arguments: Any = None) -> int:
-        answer = self._connection.ask(statement, arguments)
+        answer = self.connection.ask(statement, arguments)
         rows = [dict(row) for row in answer.rows]
         self.description = None
         if rows or classify(statement).reads:

@@ -38,18 +38,19 @@ class Hold:
         what: The same in words.
         place: Where it began, `file:line in function`.
         changed: Whether rows were changed in it.
+        speaks: Of a loan: whether what runs now comes from who borrowed it.
         level: Of a block: 0 for the transaction itself, above that a savepoint's number.
         ended: Of a block: why it cannot go on; every further statement raises this.
     """
 
     __slots__ = (
-        "_before", "_greenlet", "_task", "changed", "ended", "kind", "level", "place", "thread",
-        "what",
+        "_before", "_greenlet", "_task", "changed", "ended", "kind", "level", "place", "speaks",
+        "thread", "what",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, what: str, place: str, level: int = 0) -> None:
         self.kind, self.what, self.place, self.level = kind, what, place, level
-        self.changed = False
+        self.changed = self.speaks = False
         self.ended: Exception | None = None
         self.thread = threading.get_ident()
         self._task = _task()
@@ -65,12 +66,14 @@ class Hold:
 
         For libraries that pass what they borrowed from one thread of a pool to another.
         """
-        before = _inside.get()
+        before, spoke = _inside.get(), self.speaks
         self.thread, self._task, self._greenlet = threading.get_ident(), _task(), _greenlet()
         _inside.set(self)
+        self.speaks = True
         try:
             yield
         finally:
+            self.speaks = spoke
             _inside.set(before)
 
     def enter(self) -> None:

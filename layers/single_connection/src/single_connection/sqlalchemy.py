@@ -3,6 +3,7 @@
 SQLAlchemy is no dependency of the layer: install it with the function that uses it.
 """
 
+import functools
 from typing import Any, NoReturn
 
 try:
@@ -39,10 +40,24 @@ class _Borrowed:
         self._level: str | None = None  # of the session, where SQLAlchemy has set another
 
     def __getattr__(self, name: str) -> Any:
-        # It belongs to whoever uses it: web frameworks open a session in one thread of a pool, use
-        # it in a second and close it in a third.
-        with self._hold.here():
-            return getattr(self._connection, name)
+        found = getattr(self._connection, name)
+        if not callable(found):
+            return found
+
+        @functools.wraps(found)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # It belongs to whoever uses it: web frameworks open a session in one thread of a pool,
+            # use it in a second and close it in a third.
+            with self._hold.here():
+                return found(*args, **kwargs)
+
+        return call
+
+    def cursor(self, kind: Any = None) -> Any:
+        """A cursor whose statements are SQLAlchemy's, and no others beside them."""
+        cursor = self._connection.cursor(kind)
+        cursor.connection = self
+        return cursor
 
     def rollback(self) -> None:
         """Undo what is open; in the middle of a statement `close` will.

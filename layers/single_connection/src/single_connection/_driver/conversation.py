@@ -198,11 +198,22 @@ class Conversation(Protocol):
                     f"{' '.join(statement).strip()} was refused inside {root}: it would end the "
                     "transaction, half of the block would be committed; leave it to the block"
                 )
-        elif self._undone is not None:
+        elif root is not None and self._is_beside(root, statement):
+            raise TransactionControlError(
+                f"{' '.join(statement).strip()} was refused beside {root}: it would be committed, "
+                "or rolled back, with that one's work; do it there, or end that one first"
+            )
+        if (root is None or root.kind != "block") and self._undone is not None:
             if not (statement.rolls_back or statement.begins):
                 raise self._undone
             self._undone = None
         self._end_stream()
+
+    def _is_beside(self, root: Hold, statement: Statement) -> bool:
+        """Whether it may change something in a transaction of which its author knows nothing."""
+        if root.kind != "loan" or root.speaks or super().get_autocommit():
+            return False
+        return bool(statement.word) and not statement.reads
 
     def _note(self, statement: Statement, answer: Any) -> None:
         """What the server's flags say of the transaction now."""
