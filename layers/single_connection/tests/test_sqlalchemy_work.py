@@ -559,6 +559,40 @@ def test_a_stream_disturbed_by_another_statement_is_an_error_to_its_reader(thing
     assert 0 < len(seen) < 900
 
 
+@pytest.mark.parametrize(("width", "written"), [(1, True), (60_000, False)])
+def test_work_beside_a_stream_that_is_left_early_is_written_or_said_to_be_lost(
+    things: World, width: int, written: bool
+) -> None:
+    """What is left is read if it is little; else the connection ends, and COMMIT is an error."""
+    database = things.database()
+    engine = create_engine(database)
+    rows = text(str(NUMBERS).replace("SELECT n FROM", f"SELECT REPEAT('x', {width}) FROM"))
+
+    def work() -> None:
+        with engine.begin() as connection:
+            connection.execute(ADD, {"name": "a"})
+            for _ in connection.execution_options(stream_results=True).execute(rows):
+                break
+
+    if written:
+        invoke(database, work)
+    else:
+        with pytest.raises(sqlalchemy.exc.OperationalError, match=r"a stream was left.*nothing of"):
+            invoke(database, work)
+    assert things.things()["a"] == (11 if written else 1)
+
+
+def test_what_is_forgotten_is_ended_without_a_word_in_the_log(
+    things: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = things.database()
+    engine = create_engine(database)
+    invoke(database, lambda: engine.connect().scalar(text("SELECT 1")))
+    gc.collect()
+    invoke(database, lambda: engine.connect().close())
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_stream_that_nobody_disturbs_is_complete(things: World) -> None:
     database = things.database()
     engine = create_engine(database)

@@ -60,12 +60,12 @@ class _Borrowed:
         return cursor
 
     def rollback(self) -> None:
-        """Undo what is open; in the middle of a statement `close` will.
+        """Undo what is open; of a lost session the server has, in mid-statement `close` will.
 
         SQLAlchemy rolls back what the garbage collector finds, which may strike anywhere.
         """
         with self._connection.turns.lock:
-            if not self._connection.busy:
+            if self._connection.open and not self._connection.busy:
                 with self._hold.here():
                     self._connection.rollback()
 

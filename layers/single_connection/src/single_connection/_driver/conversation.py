@@ -141,7 +141,7 @@ class Conversation(Protocol):
         code, words = (*error.args, "")[:2]
         error.args = (code or CR.CR_SERVER_LOST, f"{words or 'Lost connection'}: {became}")
 
-    def _lose(self, error: BaseException) -> None:
+    def _lose(self, error: BaseException, why: str = "") -> None:
         """The conversation broke off: the connection is no more, nor what was open on it."""
         self._force_close()
         hold = self.turns.holds[0] if self.turns.holds else None
@@ -152,7 +152,7 @@ class Conversation(Protocol):
             return
         hold.ended = OperationalError(
             CR.CR_SERVER_LOST,
-            f"the connection was lost before COMMIT: nothing of {hold} is written",
+            f"the connection was lost before COMMIT{why}: nothing of {hold} is written",
         )
         if hold.kind == "by hand":
             if not isinstance(error, MySQLError):
@@ -189,7 +189,7 @@ class Conversation(Protocol):
         """Refuse what cannot be right here and now."""
         self.turns.wait("a statement")
         root = self.turns.holds[0] if self.turns.holds else None
-        if root is not None and root.ended is not None and root.kind == "block":
+        if root is not None and root.ended is not None and root.kind != "by hand":
             raise root.ended
         self._be_open()
         if root is not None and root.kind == "block":
@@ -293,7 +293,7 @@ class Conversation(Protocol):
                     self._sock.limit(self._deadline.hard)
                     self.server_status = packet.read_struct("<xhh")[1]
                     return
-            self._lose(TimeoutError())
+            self._lose(TimeoutError(), ", as a stream was left with too many rows to read")
         except BaseException as error:
             if self._answered and self._sock is not None:  # the server's error was the end of it
                 self._sock.limit(self._deadline.hard)
