@@ -92,7 +92,9 @@ class Watchdog:
     server, which is when it can have the interpreter for nothing.
     """
 
-    __slots__ = ("_cut", "_deadline", "_ended", "_released", "_started", "_turn")
+    __slots__ = (
+        "_cut", "_deadline", "_ended", "_join_seconds", "_released", "_started", "_turn",
+    )  # fmt: skip
 
     def __init__(self, deadline: Deadline, cut: Callable[[], None]) -> None:
         """Nothing runs yet."""
@@ -102,6 +104,7 @@ class Watchdog:
         self._released = threading.Lock()
         self._ended = threading.Lock()
         self._started = False
+        self._join_seconds = 5.0
 
     def start(self) -> None:
         """Start watching; harmless when repeated, and after a dismissal."""
@@ -113,12 +116,12 @@ class Watchdog:
         released = functools.partial(self._released.acquire, True, wait)
         watch = functools.partial(any, map(self._expire, iter(released, True)))
         steps: tuple[Callable[[], object], ...] = (watch, self._ended.release)
-        self._started = True
         try:
+            self._started = True
             # threading.Thread would wait here until the thread runs.
             _thread.start_new_thread(any, (map(operator.call, steps),))
         except BaseException:
-            self._started = False
+            self._join_seconds = 0.2  # whether it was started is not known
             raise
 
     def _expire(self, _released: bool) -> bool:
@@ -143,6 +146,5 @@ class Watchdog:
     def join(self) -> None:
         """Let the thread end, and wait until it has."""
         self.release()
-        if self._started:
-            with self._ended:
-                pass
+        if self._started and self._ended.acquire(timeout=self._join_seconds):
+            self._ended.release()
