@@ -123,17 +123,22 @@ IdempotencyKey = Annotated[
 ]
 
 
+LOCATION = {"Location": {"description": "Its path", "schema": {"type": "string"}}}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+
+
 def answers(model: Any, *problems: HTTPStatus, created: bool = False) -> dict[int, Any]:
     """For the API's description: what a route answers, and the ways in which it may not."""
 
-    def answer(status: HTTPStatus, model: Any) -> dict[str, Any]:
+    def answer(status: int, model: Any, headers: dict[str, Any]) -> dict[str, Any]:
         content = {content_types.APPLICATION_JSON: {"model": model}}
-        return {"description": status.phrase, "content": content}
+        return {"description": HTTPStatus(status).phrase, "headers": headers, "content": content}
 
-    done = (HTTPStatus.OK, HTTPStatus.CREATED) if created else (HTTPStatus.OK,)
-    always = (HTTPStatus(status) for status in (422, 500, 503))
-    failed = (*problems, *always)
-    return {s.value: answer(s, model) for s in done} | {s.value: answer(s, Problem) for s in failed}
+    described = {int(s): answer(s, Problem, {}) for s in (*problems, 422, 500)}
+    described[503] = answer(503, Problem, RETRY_AFTER)
+    for status in (200, 201) if created else (200,):
+        described[status] = answer(status, model, LOCATION if created else {})
+    return described
 
 
 # ── Routes ────────────────────────────────────────────────────────────────────────────────────

@@ -121,6 +121,8 @@ def test_the_description_says_all_that_is_answered() -> None:
         "post /orders": ["200", "201", "409", "413", "415", "422", "500", "503"],
     }
     assert openapi["components"]["schemas"]["Problem"]["required"] == ["message"]
+    post = openapi["paths"]["/orders"]["post"]["responses"]
+    assert [*post["201"]["headers"], *post["503"]["headers"]] == ["Location", "Retry-After"]
 
 
 def test_a_time_says_that_it_is_utc(app: types.ModuleType, shop: LocalDatabase) -> None:
