@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from single_connection import Settings, SettingsError
+from single_connection import Database, Settings, SettingsError
+from single_connection.testing import LambdaContext
 
 COMPLETE = {
     "DATABASE_HOST": "db.example.com",
@@ -172,3 +173,15 @@ def test_settings_are_copied_and_compared_by_value() -> None:
     assert settings not in (other, "settings")
     with pytest.raises(AttributeError):
         del settings.host
+
+
+@pytest.mark.parametrize("wrong", [{"DATABASE_NAME": ""}, {"DATABASE_CA_FILE": __file__}])
+def test_an_invocation_that_ends_in_a_settings_error_shows_nothing_of_the_environment(
+    wrong: dict[str, str],
+) -> None:
+    environ = COMPLETE | {"AWS_SECRET_ACCESS_KEY": "hidden-key"} | wrong
+    database = Database.from_environment(environ)
+    for _ in range(2):
+        with pytest.raises(SettingsError) as caught:
+            database.invocation(lambda _e, _c: database.connection())({}, LambdaContext(2.0))
+        nothing_hidden(caught.value)

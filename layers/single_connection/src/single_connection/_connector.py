@@ -1,6 +1,5 @@
 """The way to one database: opens, and ends what does not listen. What stays warm is here."""
 
-import functools
 import os
 import time
 import weakref
@@ -133,7 +132,9 @@ class MySQLConnector:
             environ: The environment's variables.
             telemetry: Is told what could not be ended.
         """
-        self._given = settings
+        self._settings = settings
+        self._who: Credentials | None = None
+        self._context: ResumingContext | None = None
         self._environ = environ
         self._telemetry = telemetry
         self._admission = Admission()
@@ -143,22 +144,31 @@ class MySQLConnector:
         _credentials.prepare(environ)
         _snapshot.register(environ, forget=self._before_snapshot, prepare=self._after_restore)
 
-    @functools.cached_property
+    # Not functools.cached_property, which holds all that is in `self`, the environment too, in a
+    # frame of each error.
+
+    @property
     def settings(self) -> Settings:
         """The settings, read once.
 
         Raises:
             SettingsError: With everything that is missing or wrong.
         """
-        return self._given or Settings.from_environment(self._environ)
+        if self._settings is None:
+            self._settings = Settings.from_environment(self._environ)
+        return self._settings
 
-    @functools.cached_property
+    @property
     def _credentials(self) -> Credentials:
-        return Credentials(self.settings)
+        if self._who is None:
+            self._who = Credentials(self.settings)
+        return self._who
 
-    @functools.cached_property
+    @property
     def _tls(self) -> ResumingContext:
-        return ResumingContext(self.settings.ca_file)
+        if self._context is None:
+            self._context = ResumingContext(self.settings.ca_file)
+        return self._context
 
     def address(self) -> tuple[str, int] | None:
         """Host and port; None where the settings cannot be read: said at the first connection."""
@@ -321,8 +331,8 @@ class MySQLConnector:
 
     def _before_snapshot(self) -> None:
         self.forget()
-        if "_credentials" in self.__dict__:
-            self._credentials.forget()
+        if self._who is not None:
+            self._who.forget()
 
     def _after_restore(self) -> None:
         """What the first connection needs is there when it is asked for."""
@@ -333,8 +343,8 @@ class MySQLConnector:
         """Keep nothing that copies of this process may not share."""
         self._early.forget()
         self._admission = Admission()
-        if "_tls" in self.__dict__:
-            self._tls.forget()
+        if self._context is not None:
+            self._context.forget()
 
 
 def _forget_frames(error: BaseException) -> None:
