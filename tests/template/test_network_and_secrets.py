@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.template import TEMPLATE
-from tests.template.conftest import Document, Resolve, Translate
+from tests.template.conftest import FUNCTIONS, Document, Resolve, Translate, functions
 
 BOTH = pytest.mark.parametrize("proxy", ["false", "true"])
 
@@ -173,7 +173,7 @@ def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: s
     given = {"Ref": "CensusSecretArn"}
     census = {"Fn::If": ["MakesCensusSecret", {"Ref": "CensusSecret"}, given]}
     secrets = {"ConnectionCensus": [census], "Migrate": [master, application, census]}
-    for name in ("OrdersApi", "StockWorker", "SalesReport", "ConnectionCensus", "Migrate"):
+    for name in FUNCTIONS:
         policies = resources[f"{name}Role"]["Properties"]["Policies"]
         read = [
             statement["Resource"]["Fn::Sub"][1]["secretArn"]
@@ -219,12 +219,19 @@ def test_queues_are_encrypted_and_hand_on_what_fails(resolve: Resolve) -> None:
     resources = resolve()
     queues = {n: r["Properties"] for n, r in resources.items() if r["Type"] == "AWS::SQS::Queue"}
     assert all(queue["SqsManagedSseEnabled"] for queue in queues.values())
-    redrive = queues["StockQueue"]["RedrivePolicy"]
-    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["StockDeadLetters", "Arn"]}
-    for name in ("SalesReport", "ConnectionCensus"):
-        for event in resources[name]["Properties"]["Events"].values():
-            target = event["Properties"]["DeadLetterConfig"]["Arn"]
-            assert target == {"Fn::GetAtt": ["ScheduleDeadLetters", "Arn"]}
+    handed_on = {
+        name: queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
+        for name, queue in queues.items()
+        if "RedrivePolicy" in queue
+    }
+    scheduled = {
+        event["Properties"]["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0]
+        for function in functions(resources).values()
+        for event in function.get("Events", {}).values()
+        if event["Type"].startswith("Schedule")
+    }
+    assert scheduled
+    assert queues.keys() == handed_on.keys() | {*handed_on.values()} | scheduled
 
 
 def test_only_cloudformations_answer_may_leave_for_s3(template: Document) -> None:
