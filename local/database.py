@@ -58,7 +58,7 @@ class LocalDatabase:
     Args:
         server: what to run, from `local.servers`.
         directory: where it keeps its files, in a new directory that it removes.
-        max_connections: the limit the essay is about.
+        max_connections: the server's limit; 65 is that of RDS's smallest class.
         port: a certain port; the default is a free one.
         bind: the address to listen on; "0.0.0.0" lets containers in.
         name: the schema that exists from the start.

@@ -127,9 +127,11 @@ def test_no_circle_of_modules(folder: str) -> None:
 def test_nothing_is_found_by_a_trick_with_the_path() -> None:
     """The package is installed; everything else runs from the root."""
     here = Path(__file__).relative_to(ROOT)
-    trick = re.compile(r"\bsys\.path\.(insert|append|extend)|\bsys\.path\b.*[^=]=[^=]|addsitedir")
+    trick = re.compile(
+        r"\bsys\.path\.(insert|append|extend)|\bsys\.path\b.*[^=]=[^=]|addsitedir|extraPaths"
+    )
     tricks = []
-    for path in tracked("*.py", "Makefile", "*/Makefile", "*.toml", ".github", ".ci"):
+    for path in tracked("*.py", "Makefile", "*/Makefile", "*.toml", ".github", ".ci", ".vscode"):
         text = (ROOT / path).read_text("utf-8")
         if path != here and trick.search(text):
             tricks.append(f"{path}: sys.path")

@@ -1,4 +1,4 @@
-"""The essay's experiment: 200 warm environments, ten of them at work, 65 connections.
+"""200 warm environments, ten of them at work, 65 connections.
 
 Three handlers run the same query in real runtimes, one after the other, each on a new server: a
 connection kept in a global, SQLAlchemy's ordinary pool, and this layer. The server itself is asked

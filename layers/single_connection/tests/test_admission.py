@@ -1,4 +1,4 @@
-"""Law 6: when the database is full, wait; and say clearly what waiting cannot mend."""
+"""When the database is full, wait; and say clearly what waiting cannot mend."""
 
 import contextlib
 import socket

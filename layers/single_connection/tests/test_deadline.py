@@ -1,4 +1,4 @@
-"""Law 3 in time: shortly before Lambda's own deadline the connection is taken away."""
+"""Shortly before Lambda's own deadline the connection is taken away."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""Law 4: the server lets go by itself where our code cannot run any more."""
+"""The server lets go by itself where our code cannot run any more."""
 
 import os
 import re

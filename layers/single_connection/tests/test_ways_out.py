@@ -1,4 +1,4 @@
-"""Law 3: whatever the handler does, the server has let go when the response leaves.
+"""Whatever the handler does, the server has let go when the response leaves.
 
 Each way out is taken in a real execution environment, and judged by the server's session list.
 docs/ways-out.md is the table of these tests.
