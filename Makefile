@@ -39,6 +39,10 @@ test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and 
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(strip $(PYTEST)),,--fail-under=95)
 
+.PHONY: test-pages
+test-pages: $(VENV)/libraries servers ## Run the code of docs/sqlalchemy.md and docs/libraries.md, on their libraries
+	$(BIN)/python -m pytest tests/test_pages.py $(PYTEST)
+
 .PHONY: test-quick
 test-quick: $(VENV)/installed ## The tests that need no server and no time: half a minute
 	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow" $(PYTEST)
@@ -180,6 +184,10 @@ endef
 $(VENV)/rivals: requirements-rivals.lock | $(VENV)/installed
 	@if { $(call rivals,$(VENV)); }; then touch $@; fi
 
+$(VENV)/libraries: requirements-libraries.lock | $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-libraries.lock
+	@touch $@
+
 .venv-3.13/installed: requirements-dev.lock requirements-rivals.lock layers/single_connection/pyproject.toml
 	@$(PYTHON_313) -m local.install .venv-3.13 requirements-dev.lock --size "650 MB"
 	.venv-3.13/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable layers/single_connection
@@ -206,6 +214,9 @@ lock: $(VENV)/installed ## Resolve the dependencies of pyproject.toml anew
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
 		--group pyproject.toml:rivals -c requirements-dev.lock \
 		layers/single_connection/pyproject.toml -o requirements-rivals.lock
+	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
+		--group pyproject.toml:libraries -c requirements-dev.lock \
+		layers/single_connection/pyproject.toml -o requirements-libraries.lock
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
 		--group pyproject.toml:release -o requirements-release.lock
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \

@@ -1,4 +1,7 @@
-"""What the pages show of other people's libraries works, on a real server."""
+"""What the pages show of other people's libraries works, on a real server.
+
+`make test-pages` installs them; `make test` skips what is not there.
+"""
 
 import importlib.util
 import json
@@ -58,7 +61,7 @@ def need(code: str) -> None:
     """Skip where a library that the code shows is not installed, saying how to."""
     for name in sorted(set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE))):
         if importlib.util.find_spec(name) is None:
-            pytest.skip(f"run `pip install {name.replace('_', '-')}`")
+            pytest.skip(f"{name} is not installed: run `make test-pages`")
 
 
 @pytest.fixture
