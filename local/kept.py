@@ -147,7 +147,10 @@ class KeptDatabase(LocalDatabase):
 
     def client_command(self, program: str) -> list[str]:
         """A client's command line; the password is in a file that nobody else may read."""
-        return [program, f"--defaults-file={self.directory / 'client.cnf'}", self.name]
+        # Debian's mysql is a link to mariadb.
+        is_mariadb = Path(program).resolve().name.startswith("mariadb")
+        verified = "--ssl-verify-server-cert" if is_mariadb else "--ssl-mode=VERIFY_IDENTITY"
+        return [program, f"--defaults-file={self.directory / 'client.cnf'}", verified, self.name]
 
     def exports(self) -> str:
         """Lines for a shell: what a function has in its environment."""
@@ -193,9 +196,6 @@ class KeptDatabase(LocalDatabase):
             "user": master["DATABASE_USER"],
             "password": master["DATABASE_PASSWORD"],
             "ssl-ca": self.ca_file,
-            # Each client knows one of them.
-            "loose-ssl-mode": "VERIFY_IDENTITY",
-            "loose-ssl-verify-server-cert": "ON",
         }
         text = "".join(f'{name}="{value}"\n' for name, value in lines.items())
         _write_private(self.directory / "client.cnf", f"[client]\n{text}")

@@ -147,11 +147,26 @@ def test_the_servers_own_client_takes_our_place_where_there_is_one(
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
-    assert sql.client(kept) == [
-        str(program), f"--defaults-file={directory / 'client.cnf'}", "shop"
-    ]  # fmt: skip
+    file = f"--defaults-file={directory / 'client.cnf'}"
+    assert sql.client(kept) == [str(program), file, "--ssl-mode=VERIFY_IDENTITY", "shop"]
+    program.rename(program.with_name("mariadb"))
+    program.symlink_to("mariadb")  # as on Debian
+    assert kept.client_command(str(program))[2] == "--ssl-verify-server-cert"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert sql.client(kept) is None
+
+
+def test_a_client_that_is_here_gets_in_over_tls(directory: Path) -> None:
+    kept = KeptDatabase.running(directory)
+    assert kept
+    command = sql.client(kept)
+    if not command:
+        pytest.skip("no client of this server here: `apt-get install mariadb-client-core`")
+    asked = "SELECT CURRENT_USER(); SHOW STATUS LIKE 'Ssl_version'"
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert "master@%" in done.stdout
+    assert "TLSv1." in done.stdout
 
 
 @each_flavor
