@@ -218,14 +218,19 @@ def caller() -> str:
 
     A role's sessions are one caller: their names are chosen by whoever assumes it, and change with
     each task or instance, which must still find its orders and repeat its keys.
+
+    Raises:
+        UnknownCallerError: Another authorizer than IAM let the caller in.
     """
-    authorizer = app.current_event["requestContext"].get("authorizer") or {}
-    iam = authorizer.get("iam")
-    if iam is None:
+    authorizer = app.current_event["requestContext"].get("authorizer")
+    if not authorizer:
         return UNSIGNED
+    iam = authorizer.get("iam") or {}
     if cognito := iam.get("cognitoIdentity"):
         return str(cognito["identityId"])  # all who signed in have one role in common
-    arn: str = iam["userArn"]
+    arn = str(iam.get("userArn") or "")
+    if not arn:  # or all whom another authorizer lets in would be one caller
+        raise UnknownCallerError("the authorizer is not IAM: let caller() say who its caller is")
     role, _, _session = arn.rpartition("/")
     return role if ":assumed-role/" in arn else arn
 
@@ -331,6 +336,10 @@ def read_order(cursor: Cursor, order_id: int, caller: str) -> Order:
 
 # ── Errors: one clear sentence under "message" ────────────────────────────────────────────────
 # What is not caught here is a bug: Lambda counts it as an error, API Gateway answers 500.
+
+
+class UnknownCallerError(Exception):
+    """Somebody was let in, and this function does not know whom."""
 
 
 class InvalidEventError(ValueError):

@@ -185,6 +185,18 @@ def test_another_callers_order_is_not_there_and_his_key_is_another_key(
     assert stock(shop, PLATE) == 77
 
 
+@pytest.mark.parametrize(
+    "authorizer", [{"jwt": {"claims": {"sub": "ada"}}}, {"lambda": {}}, {"iam": {}}, {"iam": None}]
+)
+def test_callers_of_another_authorizer_are_not_taken_for_one(authorizer: dict[str, Any]) -> None:
+    """Whoever changes the authorizer hears of it at the first order, not of the first mix-up."""
+    app = load_function("orders_api")
+    event = request("GET", "/orders/1")
+    event["requestContext"]["authorizer"] = authorizer
+    with fake(app.database), pytest.raises(app.UnknownCallerError, match="is not IAM"):
+        app.lambda_handler(event, context())
+
+
 def test_sessions_of_one_role_are_one_caller(app: types.ModuleType) -> None:
     """A task that was replaced repeats the order of the one before, and gets that order."""
     event = request("POST", "/orders", order((PLATE, 1)))
