@@ -543,6 +543,30 @@ def test_work_that_was_not_committed_is_said(things: World) -> None:
     assert things.things()["a"] == 1
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback", "DDL"])
+def test_work_that_was_ended_is_no_uncommitted_work_though_its_connection_is_open(
+    things: World, end: str
+) -> None:
+    """Said to be rolled back, what is written would be done again."""
+    database = defining(things)
+    engine = create_engine(database)
+    kept: list[Any] = []
+
+    def work() -> str:
+        kept.append(engine.connect())
+        kept[0].execute(ADD, {"name": "a"})
+        if end == "DDL":
+            kept[0].execute(text("CREATE TABLE more (n INT)"))
+        else:
+            getattr(kept[0], end)()
+        kept[0].execute(text("SELECT * FROM things")).all()
+        return "done"
+
+    assert invoke(database, work) == "done"
+    assert things.things()["a"] == (1 if end == "rollback" else 11)
+    kept[0].close()
+
+
 def test_a_stream_disturbed_by_another_statement_is_an_error_to_its_reader(things: World) -> None:
     database = things.database()
     engine = create_engine(database)

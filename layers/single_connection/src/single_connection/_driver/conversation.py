@@ -227,7 +227,9 @@ class Conversation(Protocol):
         elif hold is not None:
             if hold.kind == "by hand":
                 self.turns.drop(hold)
-            elif hold.kind == "block":
+            elif hold.kind == "loan":
+                hold.changed = False  # it was committed, or rolled back, by who borrowed
+            else:
                 root = self.turns.holds[0]
                 root.ended = TransactionControlError(
                     f"{' '.join(statement).strip()} ended the transaction of {root}: what came "
