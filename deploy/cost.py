@@ -24,6 +24,8 @@ INSTANCE_HOUR = {
     "db.t4g.small": Decimal("0.032"),
     "db.t4g.medium": Decimal("0.065"),
     "db.t4g.large": Decimal("0.129"),
+    "db.m7g.large": Decimal("0.168"),
+    "db.r7g.large": Decimal("0.239"),
 }
 STORAGE_GIB = Decimal("0.115")
 # Aurora: by the capacity unit and hour while it is awake, by the GiB that is used.

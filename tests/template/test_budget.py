@@ -148,6 +148,12 @@ def test_a_proxys_own_connections_fit_the_users_limit(resolve: Resolve, name: st
     assert pooled + census <= budget.application_max_user_connections
 
 
+def test_a_class_with_credits_is_watched_for_them_and_no_other_is(resolve: Resolve) -> None:
+    for name in CLASSES:
+        watched = "CpuCreditsAlarm" in resolve(DatabaseInstanceClass=name)
+        assert watched is BUDGETS[name].provisioned.startswith("db.t")
+
+
 def test_as_many_functions_run_once_at_a_time_as_the_budget_counts(resolve: Resolve) -> None:
     once = [
         name
