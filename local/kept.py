@@ -38,7 +38,6 @@ class KeptDatabase(LocalDatabase):
         self.ca_file = self.directory / "tls" / "ca.pem"
         self.migrated = state.get("migrated", "")
         self._passwords = dict(state["passwords"])
-        self._pid = int(state.get("pid", 0))
         self.observer = Observer(server, self._passwords["observer"], self.name)
         self.observer.port, self.observer.ca_file = state["observer_port"], self.ca_file
 
@@ -99,11 +98,13 @@ class KeptDatabase(LocalDatabase):
     @property
     def is_running(self) -> bool:
         """Whether it answers to its own password: another server at its port does not."""
-        try:
-            self.execute("SELECT 1")
-        except pymysql.err.MySQLError:
-            return False
-        return True
+        for _ in range(2):  # a connection from before it was started anew is lost at first use
+            try:
+                self.execute("SELECT 1")
+            except pymysql.err.MySQLError:
+                continue
+            return True
+        return False
 
     def start(self) -> None:
         """Start it where it was left; does nothing while it runs."""
@@ -117,8 +118,6 @@ class KeptDatabase(LocalDatabase):
                 )
             self._certify()  # certificates age, also those of a database that stays
             self._launch(ports_may_change=False)
-            self._pid = self.pid
-            self._save()
             self._variables = self._global_variables()
 
     def stop(self) -> None:
@@ -163,10 +162,11 @@ class KeptDatabase(LocalDatabase):
         if self._process:  # our own child
             super()._end(how)
             return
-        running = self._pid if self.is_running else 0
-        self.observer.forget()
-        if not running:
+        if not self.is_running:
             return
+        # Whoever started it last: its own file says so, and it has just proved to be ours.
+        running = int((self.directory / "data" / "server.pid").read_text())
+        self.observer.forget()
         with contextlib.suppress(ProcessLookupError):
             os.kill(running, how)
         deadline = time.monotonic() + STOP_SECONDS
@@ -184,7 +184,6 @@ class KeptDatabase(LocalDatabase):
             "port": self.port,
             "bind": self._bind,
             "observer_port": self.observer.port,
-            "pid": self._pid,
             "migrated": self.migrated,
             "passwords": self._passwords,
         }

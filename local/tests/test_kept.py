@@ -92,6 +92,17 @@ def test_starting_it_twice_and_stopping_it_twice_is_no_error(directory: Path) ->
     assert "No database is running." in run("keep", directory, "stop")
 
 
+def test_who_has_known_it_longer_than_it_runs_can_still_stop_it(directory: Path) -> None:
+    known = KeptDatabase.running(directory)
+    assert known
+    run("keep", directory, "stop")
+    run("keep", directory, "start")  # another process, of which `known` was never told
+    pid = int((directory / "data" / "server.pid").read_text())
+    known.stop()
+    assert not known.is_running
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def test_the_exports_lead_a_program_to_it_with_verified_tls(directory: Path) -> None:
     kept = KeptDatabase.running(directory)
     assert kept
