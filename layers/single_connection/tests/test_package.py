@@ -72,7 +72,8 @@ def test_wheel_and_source_hold_every_file_of_the_package_and_no_test(built: Path
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == files
-    assert {"single_connection/py.typed", "single_connection/rds_roots/eu-west-1.pem"} <= names
+    data = {"py.typed", "rds_roots/eu-west-1.pem", "amazon_roots/roots.pem"}
+    assert {f"single_connection/{name}" for name in data} <= names
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert names - {".gitignore"} == {
