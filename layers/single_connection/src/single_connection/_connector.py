@@ -290,7 +290,11 @@ class MySQLConnector:
             tls=self._tls,
             early=None if settings.through_proxy else self._early,
         )
-        return driver.open_connection(target, lease, opening, until, tag=tag)
+        try:
+            return driver.open_connection(target, lease, opening, until, tag=tag)
+        except BaseException as error:
+            _forget_word(error, password)  # whoever was told it may say it again
+            raise
 
     # Out ---------------------------------------------------------------------------------------
 
@@ -347,17 +351,30 @@ class MySQLConnector:
             self._context.forget()
 
 
-def _forget_frames(error: BaseException) -> None:
-    """While it logs in, the driver's frames hold the password in the clear; its context's, too."""
-    seen: set[int] = set()
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, what caused it, and what it came in the way of."""
+    found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
         one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
+        if one is not None and not any(one is known for known in found):
+            found.append(one)
+            waiting += [one.__cause__, one.__context__, getattr(one, "original_exception", None)]
+    return found
+
+
+def _forget_frames(error: BaseException) -> None:
+    """While it logs in, the driver's frames hold the password in the clear; its context's, too."""
+    for one in _chain(error):
         one.__traceback__ = None
-        waiting += [one.__cause__, one.__context__, getattr(one, "original_exception", None)]
+
+
+def _forget_word(error: BaseException, word: str) -> None:
+    """Take `word` out of what the errors say."""
+    for one in _chain(error):
+        one.args = tuple(
+            said.replace(word, "***") if isinstance(said, str) else said for said in one.args
+        )
 
 
 def _tag(context: Any) -> str:

@@ -14,6 +14,8 @@ from ._clock import clock
 LONGEST_INVOCATION = 900
 # Seconds; more than the server's limits or a lock could be told to wait, and no invocation has it.
 LONGEST_DEADLINE = 86_400.0
+# Seconds to wait for the end of a thread of which it is not known whether it was started.
+UNSURE_SECONDS = 0.2
 _CLOCK = "get_remaining_time_in_millis"
 
 
@@ -55,7 +57,7 @@ def seconds_left(context: Any) -> float:
         milliseconds = float(method())  # type: ignore[misc] # what is no clock is said below
     except OverflowError:
         milliseconds = math.inf
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is no time
+    except (TypeError, ValueError) as error:  # what else it raises passes as it is
         milliseconds, problem = math.nan, error
     if math.isnan(milliseconds):
         raise TypeError(
@@ -93,7 +95,7 @@ class Watchdog:
     """
 
     __slots__ = (
-        "_cut", "_deadline", "_ended", "_join_seconds", "_released", "_started", "_turn",
+        "_cut", "_deadline", "_ended", "_released", "_started", "_turn", "_unsure",
     )  # fmt: skip
 
     def __init__(self, deadline: Deadline, cut: Callable[[], None]) -> None:
@@ -104,7 +106,7 @@ class Watchdog:
         self._released = threading.Lock()
         self._ended = threading.Lock()
         self._started = False
-        self._join_seconds = 5.0
+        self._unsure = False
 
     def start(self) -> None:
         """Start watching; harmless when repeated, and after a dismissal."""
@@ -121,7 +123,7 @@ class Watchdog:
             # threading.Thread would wait here until the thread runs.
             _thread.start_new_thread(any, (map(operator.call, steps),))
         except BaseException:
-            self._join_seconds = 0.2  # whether it was started is not known
+            self._unsure = True  # whether it was started
             raise
 
     def _expire(self, _released: bool) -> bool:
@@ -146,5 +148,12 @@ class Watchdog:
     def join(self) -> None:
         """Let the thread end, and wait until it has."""
         self.release()
-        if self._started and self._ended.acquire(timeout=self._join_seconds):
-            self._ended.release()
+        if not self._started:
+            return
+        if self._unsure:
+            if self._ended.acquire(timeout=UNSURE_SECONDS):
+                self._ended.release()
+        else:
+            # Not `acquire`: an exception between it and its `release` would lock us out for good.
+            with self._ended:
+                pass

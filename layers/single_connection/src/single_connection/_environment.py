@@ -89,6 +89,11 @@ def _is_text(value: object) -> bool:
 
 
 def _is_host(host: str) -> bool:
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError:
+            return False
     if ":" not in host:  # labels of 63, 253 in all (RFC 1035); underscores as in compose files
         labels = host.removesuffix(".").split(".")
         return len(host) < 254 and all(len(one) < 64 and _is_label(one) for one in labels)

@@ -258,7 +258,8 @@ class Invocation:
         self.measured.leaks += len(leaks)
         until = self._until()
         # One that is in the middle of a statement does not hear: those are looked for and killed.
-        deaf = [leak.end for leak in leaks if not leak.shut(LISTEN_SECONDS)]
+        patience = min(LISTEN_SECONDS, (until - clock.now()) / 2 / len(leaks))
+        deaf = [leak.end for leak in leaks if not leak.shut(patience)]
         if deaf and not self._connector.end_leaks(frozenset(deaf), until):
             self.measured.unconfirmed += len(deaf)
 

@@ -131,6 +131,7 @@ class Connection(Transactions):
     def admitted(self) -> None:
         """The attempt to connect is over, and its time with it."""
         self._watchdog = None
+        self._answered = True
         self._sock.limit(self._deadline.hard)
 
     @property

@@ -20,6 +20,7 @@ from ..errors import (
     DatabaseBusyError,
     TransactionControlError,
 )
+from .alarms import alarm_behind
 from .protocol import Protocol
 from .result import Result
 
@@ -119,7 +120,7 @@ class Conversation(Protocol):
             reason: BaseException = because[0](because[1])
             reason.__cause__ = error
         else:
-            reason = error
+            reason = alarm_behind(error) or error
         if statement.word == "COMMIT" and not self._answered and isinstance(error, Exception):
             raise CommitOutcomeUnknownError(
                 "the connection was lost during COMMIT: look whether the work is there before you "

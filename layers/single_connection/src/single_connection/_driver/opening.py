@@ -15,13 +15,19 @@ from .._opening import Opening
 from .._server_errors import DENIED, FULL, NO_ACCESS_TO_SCHEMA, NO_SUCH_SCHEMA, PASSING
 from .._transport import Transport
 from ..errors import CredentialsError, SettingsError
+from .alarms import alarm_behind
 from .connection import Connection
 from .target import Target
 
 # One attempt to connect that gets no answer is given up after this, so that it can be repeated.
 ATTEMPT_SECONDS = 2.0
 # What a greeting that is no greeting makes of a parser.
-BROKEN = (struct.error, IndexError, ValueError, KeyError, TypeError, AssertionError, InternalError)
+UNSUPPORTED = (AttributeError, RuntimeError)  # what a plugin that is not there makes of PyMySQL
+BROKEN = (
+    struct.error, IndexError, ValueError, KeyError, TypeError, AssertionError, InternalError,
+    *UNSUPPORTED,
+)  # fmt: skip
+UNABLE = (CR.CR_AUTH_PLUGIN_CANNOT_LOAD, CR.CR_AUTH_PLUGIN_ERR)
 
 
 def open_connection(
@@ -51,13 +57,14 @@ def open_connection(
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport = Transport(sock, target.tls, target.early, target.host, until)
+            connection.begin_to_listen()
             connection.connect(transport)
         except BaseException:
             sock.close()
             raise
         connection.admitted()
     except (OSError, Error, *BROKEN) as error:
-        _explain(error, target, transport)
+        _explain(error, target, transport, said=connection.was_answered)
         raise
     finally:
         opening.forget()
@@ -106,8 +113,17 @@ def _dial(target: Target, opening: Opening, until: float) -> socket.socket:
     raise last
 
 
-def _explain(error: Exception, target: Target, transport: Transport | None) -> None:
-    """Raise what `error` means for who reads the log, or return where it speaks for itself."""
+def _explain(error: Exception, target: Target, transport: Transport | None, *, said: bool) -> None:
+    """Raise what `error` means for who reads the log, or return where it speaks for itself.
+
+    Args:
+        error: What went wrong.
+        target: Where it did.
+        transport: How far it came; None if there was no TCP connection.
+        said: Whether the other side said so, in an error's packet.
+    """
+    if (alarm := alarm_behind(error)) is not None:
+        raise alarm
     reason = getattr(error, "original_exception", error)
     code = error.args[0] if isinstance(error, Error) and error.args else 0
     where = f"{target.host}:{target.port}"
@@ -118,11 +134,13 @@ def _explain(error: Exception, target: Target, transport: Transport | None) -> N
         ) from error
     if transport is None:  # no TCP connection
         raise Refused(CR.CR_CONN_HOST_ERROR) from error
-    if not transport.secure:
+    if transport.secure:
+        _explain_login(error, target)
+    else:
         # Said in plain text, by whoever is on the way: taken for a reason to wait, if anything.
         if transport.spoke_early and target.early is not None and code not in FULL:
             target.early.failed()  # the next attempt waits for the greeting
-        elif code == CR.CR_SSL_CONNECTION_ERROR or (
+        elif (code == CR.CR_SSL_CONNECTION_ERROR and not said) or (
             isinstance(reason, ssl.SSLError) and not isinstance(reason, ssl.SSLEOFError)
         ):
             raise SettingsError(
@@ -130,6 +148,13 @@ def _explain(error: Exception, target: Target, transport: Transport | None) -> N
             ) from error
         known = code if code in FULL or code in PASSING else CR.CR_SERVER_LOST
         raise Refused(known) from error
+
+
+def _explain_login(error: Exception, target: Target) -> None:
+    """The same for what was said through TLS, by the server that the certificate names."""
+    reason = getattr(error, "original_exception", error)
+    code = error.args[0] if isinstance(error, Error) and error.args else 0
+    where = f"{target.host}:{target.port}"
     if code in DENIED or code == NO_ACCESS_TO_SCHEMA:
         raise CredentialsError(
             f"{where} refused user {target.user!r} (error {code}): check the password in the "
@@ -141,5 +166,10 @@ def _explain(error: Exception, target: Target, transport: Transport | None) -> N
         ) from error
     if code in FULL or code in PASSING:
         raise Refused(code) from error
+    if code in UNABLE or isinstance(error, UNSUPPORTED) or not isinstance(code, int):
+        raise CredentialsError(
+            f"{where} asks for an authentication that the driver does not do ({reason}): give user "
+            f"{target.user!r} caching_sha2_password, or mysql_native_password"
+        ) from error
     if isinstance(reason, OSError) or isinstance(error, BROKEN):
         raise Refused(CR.CR_SERVER_LOST) from error

@@ -71,6 +71,15 @@ class Protocol(pymysql.connections.Connection):
             defer_connect=True,
         )
 
+    def begin_to_listen(self) -> None:
+        """Nothing has been answered yet."""
+        self._answered = False
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether the last exchange ended in words of the server's, be it an error of its own."""
+        return self._answered
+
     def write_packet(self, payload: bytes) -> None:
         """As PyMySQL's; once the password is on its way there is time to start the watchdog."""
         super().write_packet(payload)
@@ -141,7 +150,7 @@ class Protocol(pymysql.connections.Connection):
             gone = OperationalError(
                 CR.CR_SERVER_GONE_ERROR, f"MySQL server has gone away ({error!r})"
             )
-            raise gone from None
+            raise gone from error
 
     def _read_last_word(self) -> None:
         """A server that hangs up may have said why (1153: the packet is too large), unheard."""
