@@ -1,0 +1,640 @@
+"""What was committed is written, what failed is not, and each row belongs to who asked for it.
+
+Where that cannot be given there is an error, never silence.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import SSCursor
+from single_connection import (
+    CommitOutcomeUnknownError,
+    Database,
+    DeadlineError,
+    OutsideInvocationError,
+    SecondConnectionError,
+    TransactionControlError,
+    UncommittedWorkError,
+)
+from single_connection._statement import classify
+from single_connection.testing import LambdaContext
+
+from layers.single_connection.tests.conftest import World
+from layers.single_connection.tests.network import Proxy
+from local.database import LocalDatabase
+
+Error = pymysql.err.Error
+ADD = "UPDATE things SET number = number + 1 WHERE name = %s"
+ROWS = (
+    "WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) SELECT n FROM s"
+)
+
+
+@pytest.fixture
+def things(world: World) -> World:
+    world.stock(a=0, b=0)
+    return world
+
+
+@pytest.fixture
+def database(things: World) -> Database:
+    return things.database()
+
+
+def invoke(database: Database, work: Callable[[], Any], seconds: float = 10.0) -> Any:
+    return database.invocation(lambda _event, _context: work())({}, LambdaContext(seconds))
+
+
+def in_thread(work: Callable[[], Any]) -> "tuple[threading.Thread, list[Any]]":
+    """What `work` gives, or the error it raises, once the thread is joined."""
+    came: list[Any] = []
+
+    def run() -> None:
+        try:
+            came.append(work())
+        except Exception as error:
+            came.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, came
+
+
+# A block is its owner's ------------------------------------------------------------------------
+
+
+def test_a_block_of_another_thread_waits_and_is_not_undone_with_the_first(
+    things: World, database: Database
+) -> None:
+    begun = threading.Event()
+
+    def fails() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            begun.set()
+            time.sleep(0.2)
+            raise ValueError("rolled back, rightly")
+
+    def succeeds() -> str:
+        begun.wait(5)
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("b",))
+        return "committed"
+
+    def work() -> list[Any]:
+        threads = [in_thread(fails), in_thread(succeeds)]
+        for thread, _ in threads:
+            thread.join()
+        return [came[0] for _, came in threads]
+
+    failed, committed = invoke(database, work)
+    assert (str(failed), committed) == ("rolled back, rightly", "committed")
+    assert things.things() == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("what", ["block", "statement", "by hand"])
+def test_who_waits_for_another_threads_block_until_the_end_is_told_whose_it_is(
+    things: World, database: Database, what: str
+) -> None:
+    def ask() -> None:
+        if what == "block":
+            with database.transaction():
+                pass
+        elif what == "by hand":
+            database.connection().begin()
+        else:
+            with database.cursor() as cursor:
+                cursor.execute(ADD, ("b",))
+
+    def work() -> Any:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            thread, came = in_thread(ask)
+            thread.join()
+            raise came[0]
+
+    with pytest.raises(DeadlineError, match=r"block \(begun at .*test_work.py:\d+ in work\)"):
+        invoke(database, work, 2.0)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_another_task_of_the_same_thread_is_refused_at_once(
+    things: World, database: Database
+) -> None:
+    async def block(name: str) -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, (name,))
+            await asyncio.sleep(0.01)
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(block("a"), block("b"), return_exceptions=True)
+
+    first, second = invoke(database, lambda: asyncio.run(both()))
+    assert first is None
+    assert isinstance(second, TransactionControlError)
+    assert "another task" in str(second)
+    assert things.things() == {"a": 1, "b": 0}
+
+
+def test_a_statement_of_another_task_is_refused_and_not_taken_into_the_block(
+    things: World, database: Database
+) -> None:
+    async def block() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            await asyncio.sleep(0.05)
+            raise ValueError("undone")
+
+    async def other() -> None:
+        with database.cursor() as cursor:
+            cursor.execute(ADD, ("b",))
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(block(), other(), return_exceptions=True)
+
+    _, second = invoke(database, lambda: asyncio.run(both()))
+    assert isinstance(second, TransactionControlError)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_tasks_that_run_inside_of_a_block_work_in_it(things: World, database: Database) -> None:
+    async def work_in(cursor: Any) -> None:
+        cursor.execute(ADD, ("a",))
+        with database.transaction() as inner:
+            inner.execute(ADD, ("b",))
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            asyncio.run(work_in(cursor))
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_what_runs_in_a_context_of_its_own_is_outside_of_the_block(
+    things: World, database: Database
+) -> None:
+    """Schedulers of other libraries give each task its context, and nothing else."""
+
+    def nested() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("b",))
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            contextvars.copy_context().run(nested)  # inherited: inside
+            with pytest.raises(TransactionControlError):
+                contextvars.Context().run(nested)
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_two_greenlets_do_not_nest_in_one_another(things: World, database: Database) -> None:
+    greenlet = pytest.importorskip("greenlet")
+
+    def block(name: str) -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, (name,))
+            greenlet.getcurrent().parent.switch()
+
+    def work() -> None:
+        first, second = greenlet.greenlet(block), greenlet.greenlet(block)
+        first.switch("a")
+        with pytest.raises(TransactionControlError):
+            second.switch("b")
+        first.switch()
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 0}
+
+
+def test_no_thread_gets_another_threads_rows(things: World, database: Database) -> None:
+    wrong: list[Any] = []
+
+    def ask(number: int) -> None:
+        for _ in range(30):
+            cursor = database.cursor()
+            cursor.execute("SELECT %s AS n, REPEAT('x', 2000) AS filler", (number,))
+            rows = cursor.fetchall()
+            if [row["n"] for row in rows] != [number]:
+                wrong.append((number, rows))
+
+    def work() -> None:
+        threads = [in_thread(lambda number=number: ask(number)) for number in range(6)]
+        for thread, came in threads:
+            thread.join()
+            assert came == [None]
+
+    invoke(database, work)
+    assert not wrong
+
+
+# The outermost block really begins and commits -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["commit()", "rollback()", "begin()", "autocommit(False)", "COMMIT", " /* now */ commit",
+     "/*! COMMIT */", "ROLLBACK", "BEGIN", "START TRANSACTION", "SET autocommit = 1",
+     "TRUNCATE TABLE things", "CREATE TABLE more (n INT)", "LOCK TABLES things WRITE"],
+)  # fmt: skip
+def test_what_would_end_a_block_from_inside_is_refused_and_all_of_it_undone(
+    things: World, database: Database, how: str
+) -> None:
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            if how.endswith(")") and how[0].islower():
+                name, _, argument = how.rstrip(")").partition("(")
+                getattr(database.connection(), name)(*([False] if argument else []))
+            else:
+                cursor.execute(how)
+
+    with pytest.raises(TransactionControlError, match="refused inside"):
+        invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_a_commit_in_a_procedure_ends_the_block_in_an_error(things: World) -> None:
+    things.server.execute("CREATE PROCEDURE commits() COMMIT")
+    things.server.execute("GRANT EXECUTE ON shop.* TO 'application'@'%'")
+    database = things.database()
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with contextlib.suppress(TransactionControlError):
+                cursor.execute("CALL commits()")
+            cursor.execute(ADD, ("b",))
+
+    with pytest.raises(TransactionControlError, match="ended the transaction"):
+        invoke(database, work)
+    assert things.things() == {"a": 1, "b": 0}
+
+
+def test_an_error_that_undoes_one_statement_leaves_the_block_as_it_was(
+    things: World, database: Database
+) -> None:
+    """The server's flag tells it from one that undid everything."""
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with pytest.raises(pymysql.err.IntegrityError):
+                cursor.execute("INSERT INTO things VALUES ('a', 9)")
+            cursor.execute(ADD, ("b",))
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_a_lock_wait_timeout_that_undoes_everything_ends_the_block(
+    things: World, tmp_path: Path
+) -> None:
+    options = ("--innodb-rollback-on-timeout=ON",)
+    with LocalDatabase(things.server.server, tmp_path, options=options) as server:
+        server.create_application_user()
+        strict = World(server)
+        strict.stock(a=0, b=0)
+        database, other = strict.database(), strict.outsider()
+        other.begin()
+        with other.cursor() as cursor:
+            cursor.execute("SELECT * FROM things WHERE name = 'b' FOR UPDATE")
+
+        def work() -> None:
+            with database.transaction() as cursor:
+                cursor.execute(ADD, ("a",))
+                with contextlib.suppress(pymysql.err.OperationalError):
+                    cursor.execute(ADD, ("b",))  # "never mind that one"
+                cursor.execute(ADD, ("a",))
+
+        with pytest.raises(pymysql.err.OperationalError, match="1205"):
+            invoke(database, work, 4.0)
+        other.rollback()
+        assert strict.things() == {"a": 0, "b": 0}
+        strict.close()
+
+
+# Autocommit, and what was set by hand ----------------------------------------------------------
+
+
+def test_autocommit_is_on_where_the_servers_default_is_off(things: World) -> None:
+    things.server.execute("SET GLOBAL autocommit = 0")
+    try:
+        database = things.database()
+
+        def work() -> None:
+            with database.cursor() as cursor:
+                cursor.execute(ADD, ("a",))
+
+        invoke(database, work)
+        assert things.things()["a"] == 1
+        # And the first thing that is asked of a connection is heeded.
+        assert invoke(
+            database, lambda: (database.connection().autocommit(False), autocommit(database))
+        ) == (None, 0)
+    finally:
+        things.server.execute("SET GLOBAL autocommit = 1")
+
+
+def autocommit(database: Database) -> int:
+    with database.cursor() as cursor:
+        cursor.execute("SELECT @@autocommit AS n")
+        row = cursor.fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+def test_a_handler_that_forgets_to_commit_gets_an_error_that_says_where_it_began(
+    things: World, database: Database
+) -> None:
+    def work() -> str:
+        connection = database.connection()
+        connection.autocommit(False)
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, ("a",))
+        return "no error, no log line"
+
+    with pytest.raises(UncommittedWorkError, match=r"begun at .*test_work.py:\d+ in work"):
+        invoke(database, work)
+    assert things.things()["a"] == 0
+
+
+def test_a_transaction_by_hand_that_changed_nothing_may_be_left_open(database: Database) -> None:
+    def work() -> str:
+        database.connection().begin()
+        with database.cursor() as cursor:
+            cursor.execute("SELECT * FROM things FOR UPDATE")
+        return "done"
+
+    assert invoke(database, work) == "done"
+
+
+def test_by_hand_works_as_it_does_with_pymysql(things: World, database: Database) -> None:
+    def work() -> None:
+        connection = database.connection()
+        connection.begin()
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, ("a",))
+        connection.commit()
+        connection.begin()
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, ("b",))
+        connection.rollback()
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize("statement", ["SET time_zone = '+05:00'", "USE shop", "SET @mine = 1"])
+def test_what_was_set_by_hand_and_lost_with_the_connection_is_said_once(
+    things: World, database: Database, statement: str
+) -> None:
+    def work() -> None:
+        with database.cursor() as cursor:
+            cursor.execute(statement)
+        things.server.end_sessions()
+        with pytest.raises(Error):
+            database.connection().ping()
+        with pytest.raises(pymysql.err.OperationalError, match="what was set by hand"):
+            database.connection()
+        database.connection().ping()
+
+    invoke(database, work)
+
+
+# Whatever is not the server's own error ends the connection -------------------------------------
+
+
+def test_a_stream_that_another_statement_disturbs_is_an_error_to_its_reader(
+    things: World, database: Database
+) -> None:
+    def work() -> int:
+        seen = 0
+        cursor = database.connection().cursor(SSCursor)
+        cursor.execute(ROWS)
+        with pytest.raises(pymysql.err.ProgrammingError, match="another statement came"):
+            for _ in cursor:
+                seen += 1
+                with database.cursor() as other:
+                    other.execute(ADD, ("a",))
+        return seen
+
+    assert invoke(database, work) == 1
+    assert things.things()["a"] == 1
+
+
+def test_a_stream_that_is_left_early_costs_no_time_and_hides_no_error(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        with database.connection().cursor(SSCursor) as cursor:
+            cursor.execute("SELECT REPEAT('x', 1000) FROM seq a, seq b, seq c, seq d, seq e")
+            cursor.fetchone()
+            raise ValueError("mine")
+
+    things.server.execute("CREATE TABLE seq (n INT)")
+    things.server.execute("INSERT INTO seq VALUES " + ",".join(f"({n})" for n in range(30)))
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="mine"):
+        invoke(database, work)
+    assert time.monotonic() - began < 5
+    assert not things.sessions()
+
+
+def test_a_short_stream_that_is_left_early_keeps_the_transaction(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with database.connection().cursor(SSCursor) as stream:
+                stream.execute(ROWS)
+                stream.fetchone()
+            cursor.execute(ADD, ("b",))
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_a_converter_that_fails_leaves_no_rows_for_the_next_query(
+    things: World, database: Database
+) -> None:
+    def fails(_data: str) -> None:
+        raise ArithmeticError("a converter's own")
+
+    def work() -> Any:
+        connection = database.connection()
+        connection.decoders = {**connection.decoders, 3: fails, 8: fails}
+        with pytest.raises(ArithmeticError), connection.cursor() as cursor:
+            cursor.execute(ROWS)
+        with database.cursor() as cursor:
+            cursor.execute("SELECT 'mine' AS n")
+            return cursor.fetchall()
+
+    assert list(invoke(database, work)) == [{"n": "mine"}]
+
+
+def test_a_statement_larger_than_the_server_takes_says_so(things: World) -> None:
+    """The server's last word is read before "gone away" is said."""
+    database = things.database()
+
+    def work() -> None:
+        with database.cursor() as cursor:
+            cursor.execute("SHOW VARIABLES LIKE 'max_allowed_packet'")
+            row = cursor.fetchone()
+            assert row is not None
+            cursor.execute("SELECT LENGTH(%s)", ("x" * (int(row["Value"]) + 4096),))
+
+    with pytest.raises(pymysql.err.OperationalError, match=r"1153|2006|2013") as caught:
+        invoke(database, work, 20.0)
+    if things.flavor == "mysql":
+        assert caught.value.args[0] == 1153
+
+
+@pytest.mark.parametrize("by", ["method", "text"])
+def test_a_commit_by_hand_that_is_lost_is_of_unknown_outcome(
+    things: World, proxy: Proxy, by: str
+) -> None:
+    database = things.database(port=proxy.port)
+
+    def work() -> None:
+        connection = database.connection()
+        connection.begin()
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, ("a",))
+            proxy.cut_before_answering()
+            if by == "method":
+                connection.commit()
+            else:
+                cursor.execute("COMMIT")
+
+    with pytest.raises(CommitOutcomeUnknownError):
+        invoke(database, work)
+
+
+def test_a_lost_statement_says_what_became_of_the_work(things: World, proxy: Proxy) -> None:
+    database = things.database(port=proxy.port)
+
+    def reads() -> None:
+        with database.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            proxy.cut_before_answering()
+            cursor.execute("SELECT 2")
+
+    def writes() -> None:
+        with database.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            proxy.cut_before_answering()
+            cursor.execute(ADD, ("a",))
+
+    with pytest.raises(pymysql.err.OperationalError, match="nothing was changed"):
+        invoke(database, reads)
+    with pytest.raises(pymysql.err.OperationalError, match="carried out is not known"):
+        invoke(database, writes)
+
+
+# A user's string is data ------------------------------------------------------------------------
+
+EVIL = ["' OR 1=1 -- ", "\\' OR 1=1 -- ", "\\", "it's", 'say "x"', "a\0b", "a\nb\x1a"]
+
+
+@pytest.mark.parametrize("mode", ["", "NO_BACKSLASH_ESCAPES"])
+@pytest.mark.parametrize("how", ["init_connect", "sql_mode"])
+def test_a_string_is_stored_as_it_was_given_whatever_the_servers_mode(
+    things: World, mode: str, how: str
+) -> None:
+    things.server.execute("CREATE TABLE texts (t VARCHAR(50))")
+    if how == "init_connect":
+        things.server.execute("SET GLOBAL init_connect = %s", f"SET sql_mode = '{mode}'")
+    else:
+        things.server.execute("SET GLOBAL sql_mode = %s", mode)
+    try:
+        for text in EVIL:
+            database = things.database()
+
+            def first(text: str = text, database: Database = database) -> Any:
+                with database.cursor() as cursor:
+                    cursor.execute("SELECT t FROM texts WHERE t IN %s", ([text],))
+                    return cursor.fetchall()
+
+            def write(text: str = text, database: Database = database) -> Any:
+                with database.cursor() as cursor:
+                    cursor.execute("INSERT INTO texts VALUES (%s)", (text,))
+
+            assert list(invoke(database, first)) == []
+            invoke(database, write)
+            assert [row["t"] for row in invoke(database, first)] == [text]
+    finally:
+        things.server.execute("SET GLOBAL init_connect = ''")
+        things.server.execute("SET GLOBAL sql_mode = DEFAULT")
+
+
+# Beyond the invocation -------------------------------------------------------------------------
+
+
+def test_a_connection_kept_in_a_global_says_so_in_the_next_invocation(database: Database) -> None:
+    kept = invoke(database, database.connection)
+    with pytest.raises(OutsideInvocationError, match="keep none in a global"):
+        invoke(database, lambda: kept.cursor().execute("SELECT 1"))
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "generator", "async generator", "partial"])
+def test_transactional_refuses_what_returns_before_its_work_is_done(
+    database: Database, kind: str
+) -> None:
+    import functools
+
+    async def coroutine(_cursor: Any) -> None:
+        """Nothing."""
+
+    def generator(_cursor: Any) -> Any:
+        yield 1
+
+    async def async_generator(_cursor: Any) -> Any:
+        yield 1
+
+    functions: dict[str, Any] = {
+        "coroutine": coroutine,
+        "generator": generator,
+        "async generator": async_generator,
+        "partial": functools.partial(coroutine),
+    }
+    with pytest.raises(TypeError, match="before its work is done"):
+        database.transactional(functions[kind])
+    with pytest.raises(TypeError, match="before its work is done"):
+        database.invocation(functions[kind])
+
+
+def test_tcp_fast_open_is_refused_like_any_other_connect(things: World) -> None:
+    import socket
+
+    database = things.database()
+
+    def work() -> None:
+        with socket.socket() as sock, pytest.raises(SecondConnectionError):
+            sock.sendto(b"x", socket.MSG_FASTOPEN, ("127.0.0.1", things.server.port))
+
+    invoke(database, work)
+
+
+@pytest.mark.parametrize(
+    ("sql", "ends", "reads"),
+    [("COMMIT", True, False), ("-- hi\nROLLBACK TO x", False, False), ("(SELECT 1)", False, True),
+     ("/*!50000 COMMIT*/", True, False), ("CREATE TEMPORARY TABLE t (n INT)", False, False),
+     ("SET @@session.autocommit = 1", True, False), ("", False, False), ("BEGIN;", True, False),
+     (b"insert into t values (1)", False, False), ("START SLAVE", False, False)],
+)  # fmt: skip
+def test_a_statement_is_known_by_its_first_words(sql: str, ends: bool, reads: bool) -> None:
+    statement = classify(sql)
+    assert (statement.ends_transaction, statement.reads) == (ends, reads)
