@@ -206,6 +206,32 @@ def test_a_connection_kept_in_an_environment_is_found(
     assert sockets == 1
 
 
+LOGS_ITS_PASSWORD = """
+import os, pymysql, ssl
+def lambda_handler(event, context):
+    context = ssl.create_default_context(cafile=os.environ["DATABASE_CA_FILE"])
+    arguments = dict(
+        host="127.0.0.1", port=int(os.environ["DATABASE_PORT"]), ssl=context,
+        user=os.environ["DATABASE_USER"], password=os.environ["DATABASE_PASSWORD"],
+    )
+    print("connecting with", arguments)
+    pymysql.connect(**arguments).close()
+"""
+
+
+def test_a_secret_that_a_handler_logs_is_found(server: LocalDatabase, tmp_path: Path) -> None:
+    async def leak() -> list[str]:
+        server.reset()
+        (tmp_path / "app.py").write_text(LOGS_ITS_PASSWORD)
+        given = server.application_environ()
+        async with Environment(tmp_path, environ=given) as environment:
+            said = await environment.invoke({})
+            assert said.status == "ok"
+        return what_is_wrong("leaker", said, set(), {given["DATABASE_PASSWORD"]})
+
+    assert run(leak()) == ["a secret is in its log or its answer"]
+
+
 def answer(payload: object, *, status: str = "ok", log: str = "") -> Answer:
     return Answer(
         status=status,  # type: ignore[arg-type]
