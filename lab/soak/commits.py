@@ -13,6 +13,7 @@ class Records:
         self._head = b""
         self._left = -1  # of the record at hand; -1 while its header is not complete
         self._plain = True  # the client's first packet asks for TLS, in the clear
+        self.said = 0  # records under TLS: the end of the handshake, the login, then statements
 
     def has_commit(self, data: bytes) -> bool:
         """Whether a COMMIT begins in these bytes, the next that the client says."""
@@ -33,6 +34,7 @@ class Records:
                 self._plain = False
             else:
                 self._left = int.from_bytes(self._head[3:], "big")
+                self.said += self._head[0] == _APPLICATION_DATA
                 found |= (self._head[0], 5 + self._left) == (_APPLICATION_DATA, COMMIT_RECORD)
             self._head = b""
         return found

@@ -14,6 +14,7 @@ from lab.soak.stage import Stage, Struck
 from lab.soak.supplier import Supplier
 from lab.soak.watch import Watch, left_in_environments
 from local.database import LocalDatabase
+from local.events import read_event
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ async def play(
     """
     async with Stage(database) as stage:
         opening = await asyncio.to_thread(open_shop, database)
+        await stage.warm("orders_api", customers, read_event("products", "orders_api"))
         ledger, watch = Ledger(), Watch(stage)
         clerk = Clerk(stage, ledger)
         watching = asyncio.create_task(watch.run())

@@ -24,6 +24,7 @@ class Link:
     server: asyncio.StreamWriter | None = None
     dead: bool = False  # nothing passes any more, not even its end
     budget: int | None = None  # bytes until it is reset
+    said: int = 0  # records under TLS that were passed on to the server
 
     @property
     def port(self) -> int:
@@ -122,6 +123,8 @@ class Door:
             await weather.flows.wait()
             if link.dead:
                 continue
+            if records is not None:
+                link.said = records.said
             if weather.pause:
                 await asyncio.sleep(weather.pause)
             if commits and weather.commit is not None:

@@ -49,6 +49,7 @@ def summarise(
             "until a client was answered": _ranks([one.seconds for one in ledger.patience]),
         },
         "attempts": {str(n): attempts[n] for n in sorted(attempts)},
+        "sessions_cut_before_their_lease": len(played.watch.without_lease),
         "most_sessions": max((s.sessions or 0 for s in played.watch.samples), default=0),
         "most_in_flight": max((s.in_flight for s in played.watch.samples), default=0),
         "kinds": {kind: of.said() for kind, of in by_kind(recoveries(stage.struck, calls)).items()},
@@ -103,7 +104,8 @@ def _summary(report: dict[str, Any]) -> str:
         f"{report['deliveries_booked']:,} deliveries acknowledged; "
         f"{'no violation' if not found else f'**{found} violations**'}. Until a customer was "
         f"answered: median {until['p50']} s, p99 {until['p99']} s, longest {until['longest']} s, "
-        f"repetitions included."
+        f"repetitions included. Sessions cut off between login and set-up, so without a lease: "
+        f"{report['sessions_cut_before_their_lease']}."
     )
 
 

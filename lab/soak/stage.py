@@ -164,6 +164,11 @@ class Stage:
         """The kinds of the faults that were at work in that time."""
         return {s.fault.kind for s in self.struck if s.began <= end and s.ended >= begin}
 
+    async def warm(self, function: str, count: int, event: Any) -> None:
+        """Make so many cold starts ahead of the first fault; the time begins anew after them."""
+        await self._fleets[function].warm(count, event)
+        self._began = time.monotonic()
+
     async def settle(self) -> None:
         """Return when every environment is frozen."""
         for fleet in self._fleets.values():

@@ -32,8 +32,8 @@ def test_a_few_seconds_of_it_find_nothing_and_say_so(
     assert code == 0
     assert "no violation" in said
     assert "--seed 5" in said
-    assert found["orders_placed"] > 10
-    assert found["deliveries_booked"] > 10
+    assert found["orders_placed"] > 5
+    assert found["deliveries_booked"] > 5
     planned = [(fault.kind, fault.at) for fault in schedule(5, 10)]
     assert sorted((one["kind"], one["planned"]) for one in found["schedule"]) == sorted(planned)
     for picture in (flavor, f"{flavor}-recovery"):
