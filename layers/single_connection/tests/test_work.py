@@ -6,6 +6,7 @@ Where that cannot be given there is an error, never silence.
 import asyncio
 import contextlib
 import contextvars
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -135,7 +136,7 @@ def test_another_task_of_the_same_thread_is_refused_at_once(
             await asyncio.sleep(0.01)
 
     async def both() -> list[Any]:
-        return await asyncio.gather(block("a"), block("b"), return_exceptions=True)
+        return list(await asyncio.gather(block("a"), block("b"), return_exceptions=True))
 
     first, second = invoke(database, lambda: asyncio.run(both()))
     assert first is None
@@ -158,7 +159,7 @@ def test_a_statement_of_another_task_is_refused_and_not_taken_into_the_block(
             cursor.execute(ADD, ("b",))
 
     async def both() -> list[Any]:
-        return await asyncio.gather(block(), other(), return_exceptions=True)
+        return list(await asyncio.gather(block(), other(), return_exceptions=True))
 
     _, second = invoke(database, lambda: asyncio.run(both()))
     assert isinstance(second, TransactionControlError)
@@ -230,7 +231,7 @@ def test_no_thread_gets_another_threads_rows(things: World, database: Database) 
                 wrong.append((number, rows))
 
     def work() -> None:
-        threads = [in_thread(lambda number=number: ask(number)) for number in range(6)]
+        threads = [in_thread(functools.partial(ask, number)) for number in range(6)]
         for thread, came in threads:
             thread.join()
             assert came == [None]
@@ -339,10 +340,13 @@ def test_autocommit_is_on_where_the_servers_default_is_off(things: World) -> Non
 
         invoke(database, work)
         assert things.things()["a"] == 1
+
         # And the first thing that is asked of a connection is heeded.
-        assert invoke(
-            database, lambda: (database.connection().autocommit(False), autocommit(database))
-        ) == (None, 0)
+        def off() -> int:
+            database.connection().autocommit(False)
+            return autocommit(database)
+
+        assert invoke(database, off) == 0
     finally:
         things.server.execute("SET GLOBAL autocommit = 1")
 
@@ -593,8 +597,6 @@ def test_a_connection_kept_in_a_global_says_so_in_the_next_invocation(database: 
 def test_transactional_refuses_what_returns_before_its_work_is_done(
     database: Database, kind: str
 ) -> None:
-    import functools
-
     async def coroutine(_cursor: Any) -> None:
         """Nothing."""
 
