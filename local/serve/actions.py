@@ -10,6 +10,7 @@ from typing import Any
 
 from local.events import EVENTS, event_names, read_event
 from local.kept import KeptDatabase
+from local.runtime_api import PAYLOAD_LIMIT as LAMBDA_LIMIT
 from local.serve.events import queue_batch, scheduled
 from local.serve.gateway import Request, Response, event_of, message, response_of
 from local.serve.journal import Journal
@@ -45,6 +46,8 @@ class Actions:
         if match is None:
             return message(HTTPStatus.NOT_FOUND)
         event = event_of(request, match, signed=self.stack.signed)
+        if len(json.dumps(event)) > LAMBDA_LIMIT:
+            return message(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         function = match.route.function
         outcome = await self.stack.invoke(function, event)
         response = _response(outcome, match.route.seconds)

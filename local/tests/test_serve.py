@@ -257,6 +257,8 @@ async def test_an_error_is_500_and_a_function_slower_than_the_gateway_waits_503(
     async with serving(database_server, tmp_path) as served:
         assert await served.get("/raise") == (500, {"message": "Internal Server Error"})
         assert "ValueError: broken" in served.output.getvalue()
+        for size in (7_000_000, 11_000_000):  # over what Lambda takes, and what the gateway takes
+            assert (await served.post("/x", "x" * size))[0] == 413
         assert await served.get("/sleep") == (503, {"message": "Service Unavailable"})
 
 
