@@ -132,7 +132,8 @@ def test_copies_of_a_database_connect_with_a_secret_and_chance_of_their_own(
         def work(_event: Any, _context: Any) -> str:
             with database.transaction() as cursor:
                 cursor.execute(chance)
-                return f"{cursor.fetchone()['id']} {database.connection().mark}"
+                [row] = cursor.fetchall()
+                return f"{row['id']} {database.connection().mark}"
 
         return database.invocation(work)({}, LambdaContext())
 

@@ -49,7 +49,7 @@ class ResumingContext(ssl.SSLContext):
                 f"DATABASE_CA_FILE {ca_file!r} holds no PEM certificate that can be read: {error}"
             ) from error
 
-    def wrap_socket(self, sock: Any, **_: Any) -> Any:
+    def wrap_socket(self, sock: Any, **_: Any) -> Any:  # type: ignore[override]
         """Verified TLS over `sock`, which is a transport: PyMySQL's way to ask for it."""
         sock.shake_hands()
         return sock

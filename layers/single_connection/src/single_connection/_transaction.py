@@ -49,7 +49,8 @@ class Block:
         try:
             self._session = session = self._invocation.session()
             self._hold = session.enter_block(caller())
-            self._cursor = cursor = session.cursor(Cursor)
+            cursor: Cursor = session.cursor(Cursor)
+            self._cursor = cursor
             return cursor  # noqa: TRY300 - in the reach of `except`, whatever strikes
         except BaseException:
             self._end(commit=False)

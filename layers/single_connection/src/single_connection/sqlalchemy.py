@@ -96,7 +96,7 @@ class _MySQL(MySQLDialect_pymysql):
 
     supports_statement_cache = True
 
-    def on_connect(self) -> None:
+    def on_connect(self) -> None:  # type: ignore[override] # None is what SQLAlchemy documents
         """Nothing is left to do: SET NAMES came with the session's lease."""
 
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:

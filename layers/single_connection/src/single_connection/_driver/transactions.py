@@ -102,7 +102,7 @@ class Transactions(Conversation):
         holds = self.turns.holds
         if not holds or holds[0].ended is not None:
             if holds:
-                raise holds[0].ended  # type: ignore[misc] # just seen
+                raise holds[0].ended
             self._be_open()
             raise OutsideInvocationError(f"the invocation ended before {hold} did")
         if holds[-1] is not hold:
