@@ -433,10 +433,11 @@ def test_a_forgotten_connection_is_given_back_by_the_collector(things: World) ->
     assert things.things() == {"a": 1, "b": 11}
 
 
-def test_the_collector_may_strike_in_the_middle_of_a_statement(things: World) -> None:
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_the_collector_may_strike_in_the_middle_of_a_statement(things: World, level: str) -> None:
     """A connection and its transaction refer to each other: only the collector ends them."""
     database = things.database()
-    engine = create_engine(database)
+    engine = create_engine(database).execution_options(isolation_level=level)
 
     def work() -> None:
         for _ in range(5):
@@ -458,6 +459,7 @@ def test_the_collector_may_strike_in_the_middle_of_a_statement(things: World) ->
             assert ask(database, "SELECT 42") == 42
             del connection._read_packet
             assert struck
+            assert ask(database, "SHOW SESSION VARIABLES LIKE 't%isolation'") == "REPEATABLE-READ"
             with engine.begin() as own:
                 assert own.scalar(text("SELECT 43")) == 43
                 own.execute(ADD, {"name": "b"})

@@ -39,18 +39,20 @@ class Hold:
         place: Where it began, `file:line in function`.
         changed: Whether rows were changed in it.
         speaks: Of a loan: whether what runs now comes from who borrowed it.
+        restore: Of a loan: the statement that puts back what was changed on the session, or "".
         level: Of a block: 0 for the transaction itself, above that a savepoint's number.
         ended: Of a block: why it cannot go on; every further statement raises this.
     """
 
     __slots__ = (
-        "_before", "_greenlet", "_task", "changed", "ended", "kind", "level", "place", "speaks",
-        "thread", "what",
+        "_before", "_greenlet", "_task", "changed", "ended", "kind", "level", "place", "restore",
+        "speaks", "thread", "what",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, what: str, place: str, level: int = 0) -> None:
         self.kind, self.what, self.place, self.level = kind, what, place, level
         self.changed = self.speaks = False
+        self.restore = ""
         self.ended: Exception | None = None
         self.thread = threading.get_ident()
         self._task = _task()

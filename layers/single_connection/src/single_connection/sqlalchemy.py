@@ -37,7 +37,6 @@ class _Borrowed:
     def __init__(self, connection: Connection, place: str) -> None:
         self._connection = connection
         self._hold = connection.borrow("an SQLAlchemy connection", place)
-        self._level: str | None = None  # of the session, where SQLAlchemy has set another
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
@@ -71,19 +70,15 @@ class _Borrowed:
 
     def remember_level(self) -> None:
         """The session's own isolation level comes back when the connection is given back."""
-        if self._level is None:
+        if not self._hold.restore:
             with self.cursor() as cursor:
                 cursor.execute("SHOW SESSION VARIABLES LIKE 't%isolation'")
-                self._level = cursor.fetchone()[-1].replace("-", " ")
+                level = cursor.fetchone()[-1].replace("-", " ")
+            self._hold.restore = f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"
 
     def close(self) -> None:
         """Give the connection back to the invocation, which destroys it at its end."""
-        try:
-            if self._level is not None and self._connection.open:
-                self.rollback()
-                self.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {self._level}")
-        finally:
-            self._connection.give_back(self._hold)
+        self._connection.give_back(self._hold)
 
     def discard(self) -> None:
         """End the session; the invocation opens another one when it is asked to."""
@@ -104,6 +99,11 @@ class _MySQL(MySQLDialect_pymysql):
         if level != "AUTOCOMMIT":
             dbapi_connection.remember_level()
         super().set_isolation_level(dbapi_connection, level)
+
+    def reset_isolation_level(self, dbapi_conn: Any) -> None:
+        """As SQLAlchemy does; in mid-statement, where the collector struck, `close` will."""
+        if not dbapi_conn.busy:
+            super().reset_isolation_level(dbapi_conn)
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         """What was invalidated is not given back."""

@@ -186,6 +186,8 @@ class Transactions(Conversation):
                     self._end_stream()
                     if self.in_transaction:
                         self._own("ROLLBACK")
+                    if hold.restore:
+                        self._own(hold.restore)
                     if not super().get_autocommit():
                         self._own("SET autocommit = 1")
                         self.autocommit_mode = True
