@@ -92,7 +92,9 @@ def test_the_one_invocation_of_the_readme_answers(server: LocalDatabase) -> None
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_link_to_a_file_leads_there(document: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8"))
+    text = document.read_text("utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    links += re.findall(r'\b(?:src|srcset|href)="(?!https?:|#)([^"]+)"', text)
     targets = {(document.parent / link).resolve() for link in links}
     dead = {target for target in targets if not target.exists()}
     assert {target for target in dead if LAB.exists() or not target.is_relative_to(LAB)} == set()

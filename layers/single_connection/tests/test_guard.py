@@ -28,7 +28,7 @@ from single_connection.testing import LambdaContext
 from layers.single_connection.tests.conftest import World, body, function, invoke
 from layers.single_connection.tests.network import Proxy
 
-HOW = "run `pip install --require-hashes -r requirements-rivals.lock`"
+HOW = "run `make .venv/rivals`"
 
 
 def chain(error: BaseException | None) -> list[type]:
