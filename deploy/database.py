@@ -6,6 +6,7 @@ from deploy.questions import Questions, RefusedError
 
 # Where the small t3 is not offered, its Graviton sibling of the same memory is.
 SIBLINGS = {"db.t2.": "db.t4g.", "db.t3.": "db.t4g.", "db.t4g.": "db.t3."}
+SLEEPING = "aurora.serverless"
 # What an account on the free plan is allowed (FreeTierRestrictionError).
 FREE_PLAN_RETENTION_DAYS = 1
 
@@ -13,56 +14,73 @@ FREE_PLAN_RETENTION_DAYS = 1
 def choose_class(asked: Questions) -> None:
     """The class as it is wanted, or its sibling; zones in which it can be had."""
     wanted = asked.parameter("DatabaseInstanceClass")
+    refuse_another_engine(asked, wanted)
     candidates = [wanted]
     for prefix, other in SIBLINGS.items():
         if wanted.startswith(prefix) and asked.is_new:
             candidates.append(wanted.replace(prefix, other))
-    version = default_version(asked)
+    engine, version = engine_of(asked, wanted)
     for name in candidates:
         provisioned = asked.budget(name).provisioned
-        offered = orderable(asked, provisioned, version)
+        offered = orderable(asked, engine, provisioned, version)
         if offered is None:
             return
         if offered and settle_zones(asked, offered):
             standing = "" if name == provisioned else f", which {name} stands for"
-            asked.say("Database", f"{provisioned}{standing}, MySQL {version}: can be ordered")
+            asked.say("Database", f"{provisioned}{standing}, {engine} {version}: can be ordered")
             if name != wanted:
                 asked.parameters["DatabaseInstanceClass"] = name
             return
     raise RefusedError(
-        f"RDS offers no {wanted} with MySQL {version} in the availability zones of this stack in "
+        f"RDS offers no {wanted} with {engine} {version} in this stack's availability zones of "
         f"{asked.region}: choose another DatabaseInstanceClass, AvailabilityZones or region."
     )
 
 
-def default_version(asked: Questions) -> str:
-    """The minor version RDS takes for the template's."""
-    major = str(asked.template["Resources"]["DatabaseInstance"]["Properties"]["EngineVersion"])
+def refuse_another_engine(asked: Questions, wanted: str) -> None:
+    """Between an instance and Aurora there is no update: the one would be removed for the other."""
+    has = asked.deployed.get("DatabaseInstanceClass")
+    if has and (has == SLEEPING) != (wanted == SLEEPING):
+        raise RefusedError(
+            f"The database of {asked.stack} is {has} and would be removed for {wanted}: deploy "
+            "that under another stack_name and bring the data over, as docs/cost.md says."
+        )
+
+
+def engine_of(asked: Questions, wanted: str) -> tuple[str, str]:
+    """The engine, and the minor version RDS takes for the template's, or for none."""
+    name = "DatabaseCluster" if wanted == SLEEPING else "DatabaseInstance"
+    properties = asked.template["Resources"][name]["Properties"]
+    engine, major = str(properties["Engine"]), str(properties.get("EngineVersion", ""))
+    given = {"EngineVersion": major} if major else {}
     answer = asked.ask(
-        "MySQL",
+        "Version",
         "rds:DescribeDBEngineVersions",
         lambda: asked.client("rds").describe_db_engine_versions(
-            Engine="mysql", EngineVersion=major, DefaultOnly=True
+            Engine=engine, DefaultOnly=True, **given
         ),
     )
     if answer is None:
-        return major
+        return engine, major
     versions: list[dict[str, str]] = answer["DBEngineVersions"]
     if not versions:
         raise RefusedError(
-            f"RDS offers no MySQL {major} in {asked.region}: set EngineVersion and Family in "
+            f"RDS offers no {engine} {major} in {asked.region}: set EngineVersion and Family in "
             "template.yaml to one that `aws rds describe-db-engine-versions` lists."
         )
-    return versions[0]["EngineVersion"]
+    return engine, versions[0]["EngineVersion"]
 
 
-def orderable(asked: Questions, instance_class: str, version: str) -> set[str] | None:
+def orderable(asked: Questions, engine: str, instance_class: str, version: str) -> set[str] | None:
     """The zones in which RDS makes it; None if that may not be asked."""
     options = asked.ask(
         "Database",
         "rds:DescribeOrderableDBInstanceOptions",
         lambda: asked.client("rds").describe_orderable_db_instance_options(
-            Engine="mysql", EngineVersion=version, DBInstanceClass=instance_class, Vpc=True
+            Engine=engine,
+            DBInstanceClass=instance_class,
+            Vpc=True,
+            **({"EngineVersion": version} if version else {}),
         ),
     )
     if options is None:
@@ -125,7 +143,7 @@ def check_plan(asked: Questions) -> None:
         asked.say("Plan", "paid")
         return
     provisioned = asked.budget(asked.parameter("DatabaseInstanceClass")).provisioned
-    if not provisioned.endswith(".micro"):
+    if not provisioned.endswith((".micro", ".serverless")):  # of the latter nothing is known
         raise RefusedError(
             f"The account is on the free plan, where RDS makes no {provisioned}: choose a "
             "micro class, or upgrade the account's plan."
@@ -139,7 +157,9 @@ def check_plan(asked: Questions) -> None:
 
 def check_parameters(asked: Questions) -> None:
     """All that the parameter group sets may be set."""
-    group = asked.template["Resources"]["DatabaseParameters"]["Properties"]
+    sleeps = asked.parameter("DatabaseInstanceClass") == SLEEPING
+    name = "ClusterInstanceParameters" if sleeps else "DatabaseParameters"
+    group = asked.template["Resources"][name]["Properties"]
     family = group["Family"]
 
     def describe() -> set[str]:
@@ -156,8 +176,8 @@ def check_parameters(asked: Questions) -> None:
         return
     if refused := sorted(set(group["Parameters"]) - changeable):
         raise RefusedError(
-            f"RDS lets nobody change {', '.join(refused)} in {family}: remove that from "
-            "DatabaseParameters in template.yaml."
+            f"RDS lets nobody change {', '.join(refused)} in {family}: remove that from {name} in "
+            "template.yaml."
         )
     asked.say("Parameters", f"all {len(group['Parameters'])} may be set in {family}")
 

@@ -202,7 +202,7 @@ def test_a_deployment_of_the_defaults_goes_ahead(cloud: Cloud, template: Documen
         "Who": "arn:aws:iam::123456789012:user/someone, account 123456789012",
         "Where": "us-east-1",
         "Stack": "single-connection-dev, new",
-        "Database": "db.t3.micro, which db.t2.micro stands for, MySQL 8.4.10: can be ordered",
+        "Database": "db.t3.micro, which db.t2.micro stands for, mysql 8.4.10: can be ordered",
         "Plan": "paid",
         "Parameters": "all 10 may be set in mysql8.4",
         "Concurrency": "49 of the account's 1000 will be reserved",
@@ -343,7 +343,7 @@ def test_a_class_that_the_chosen_zones_lack_is_refused(cloud: Cloud, template: D
             options("db.t4g.micro"),
         ],
     )
-    with pytest.raises(RefusedError, match=r"offers no db.t2.micro with MySQL 8.4.10"):
+    with pytest.raises(RefusedError, match=r"offers no db.t2.micro with mysql 8.4.10"):
         ask(cloud, template, AvailabilityZones="us-east-1a,us-east-1b").run()
 
 
@@ -399,7 +399,7 @@ def test_the_rules_of_the_template_ask_for_what_the_preflight_asks_for(template:
 
 def test_a_version_that_rds_withdrew_is_refused(cloud: Cloud, template: Document) -> None:
     cloud.willing(describe_db_engine_versions=[{"DBEngineVersions": []}])
-    with pytest.raises(RefusedError, match=r"offers no MySQL 8.4 in us-east-1"):
+    with pytest.raises(RefusedError, match=r"offers no mysql 8.4 in us-east-1"):
         ask(cloud, template).run()
 
 
@@ -530,7 +530,7 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(cloud: Cloud, template:
     assert unknown == {
         "Stack",
         "Endpoints",
-        "MySQL",
+        "Version",
         "Database",
         "Parameters",
         "Plan",
@@ -659,3 +659,28 @@ def test_a_database_that_is_there_is_not_made_from_a_snapshot(
     cloud.willing(describe_stacks=[stack("UPDATE_COMPLETE", SnapshotIdentifier="")])
     with pytest.raises(RefusedError, match="a snapshot is for a new one"):
         ask(cloud, template, SnapshotIdentifier="yesterday").run()
+
+
+def test_a_database_that_sleeps_is_asked_about_as_aurora(cloud: Cloud, template: Document) -> None:
+    version = {"DBEngineVersions": [{"EngineVersion": "8.0.mysql_aurora.3.10.1"}]}
+    cloud.willing(
+        describe_db_engine_versions=[version],
+        describe_orderable_db_instance_options=[options("db.serverless", "a")],
+    )
+    asked = ask(cloud, template, DatabaseInstanceClass="aurora.serverless")
+    asked.run()
+    said = dict(asked.rows)
+    assert "aurora-mysql 8.0.mysql_aurora.3.10.1: can be ordered" in said["Database"]
+    assert said["Parameters"] == "all 3 may be set in aurora-mysql8.0"
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted"),
+    [("db.t3.micro", "aurora.serverless"), ("aurora.serverless", "db.t3.micro")],
+)
+def test_an_instance_does_not_become_aurora_nor_aurora_an_instance(
+    cloud: Cloud, template: Document, has: str, wanted: str
+) -> None:
+    cloud.willing(describe_stacks=[stack("UPDATE_COMPLETE", DatabaseInstanceClass=has)])
+    with pytest.raises(RefusedError, match=f"is {has} and would be removed for {wanted}"):
+        ask(cloud, template, DatabaseInstanceClass=wanted).run()
