@@ -253,6 +253,29 @@ def test_a_raw_connection_is_a_checkout_too(things: World) -> None:
     assert things.things() == {"a": 21, "b": 1}
 
 
+def test_what_was_given_back_is_closed_for_who_kept_it(things: World) -> None:
+    database = things.database()
+    engine = create_engine(database)
+
+    def work() -> None:
+        raw = engine.raw_connection()
+        kept: Any = raw.dbapi_connection
+        cursor = kept.cursor()
+        raw.close()
+        for late in (
+            lambda: cursor.execute("UPDATE things SET number = 5"),
+            lambda: kept.cursor().execute("UPDATE things SET number = 5"),
+            lambda: kept.query("UPDATE things SET number = 5"),
+        ):
+            with pytest.raises(pymysql.err.InterfaceError, match="closed"):
+                late()
+        kept.close()  # a second time is harmless
+        add_plainly(database, "a")
+
+    invoke(database, work)
+    assert things.things() == {"a": 11, "b": 1}
+
+
 def test_a_plain_change_beside_an_open_session_is_refused(things: World) -> None:
     """It would be rolled back with the session, though plain statements are committed each."""
     database = things.database()

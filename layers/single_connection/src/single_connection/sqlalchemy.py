@@ -17,6 +17,8 @@ except ImportError as error:
         "single_connection.sqlalchemy needs SQLAlchemy 2: add it to the function's requirements.txt"
     ) from error
 
+from pymysql.err import InterfaceError
+
 from ._database import Database
 from ._driver import Connection
 from ._guard import caller
@@ -37,11 +39,14 @@ class _Borrowed:
     def __init__(self, connection: Connection, place: str) -> None:
         self._connection = connection
         self._hold = connection.borrow("an SQLAlchemy connection", place)
+        self._given_back = False
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._connection, name)
         if not callable(found):
             return found
+        if self._given_back:
+            raise InterfaceError(0, "this connection was closed, and is SQLAlchemy's no more")
 
         @functools.wraps(found)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -78,12 +83,14 @@ class _Borrowed:
 
     def close(self) -> None:
         """Give the connection back to the invocation, which destroys it at its end."""
+        self._given_back = True
         self._connection.give_back(self._hold)
 
     def discard(self) -> None:
         """End the session; the invocation opens another one when it is asked to."""
-        self._connection.give_back(self._hold)
-        self._connection.close()
+        if not self._given_back:
+            self.close()
+            self._connection.close()
 
 
 class _MySQL(MySQLDialect_pymysql):
