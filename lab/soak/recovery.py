@@ -1,4 +1,4 @@
-"""What each fault did, from the calls that were made around it; one that stood alone, that is."""
+"""What each fault did, from the calls that were made around it, as long as no other struck."""
 
 import statistics
 from collections import Counter
@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from lab.soak.stage import Call, Struck
 
-# Seconds after a fault in which what its clients are told may still be about it.
-AFTERMATH = 1.0
 SERVED_BY = "orders_api"
 
 
@@ -40,16 +38,18 @@ def recoveries(struck: Sequence[Struck], calls: Sequence[Call]) -> list[Recovery
         nexts = {client: _first(after, client) for client in customers}
         first = min((c.ended for c in after), default=None)
         last = None if None in nexts.values() else max(filter(None, nexts.values()), default=None)
-        until = one.ended + AFTERMATH if last is None else max(last, one.ended + AFTERMATH)
-        alone = not any(o is not one and o.began < until and o.ended > one.began for o in struck)
+        # Another fault ends what can be said of this one: each figure up to where it is known.
+        until = min((o.began for o in struck if o.began > one.began), default=float("inf"))
+        if any(o is not one and o.began <= one.began < o.ended for o in struck):
+            until = one.began
         found.append(
             Recovery(
                 kind=one.fault.kind,
                 began=one.began,
                 ended=one.ended,
-                first=first - one.ended if alone and first is not None else None,
-                all=last - one.ended if alone and last is not None else None,
-                told=_told(one, calls) if alone else Counter(),
+                first=first - one.ended if first is not None and first < until else None,
+                all=last - one.ended if last is not None and last < until else None,
+                told=_told(one, calls) if one.ended < until else Counter(),
             )
         )
     return found
@@ -63,13 +63,13 @@ def _told(one: Struck, calls: Sequence[Call]) -> Counter[str]:
     return Counter(
         f"{call.function}: {call.outcome}"
         for call in calls
-        if not call.good and call.at < one.ended + AFTERMATH and call.ended > one.began
+        if not call.good and one.began < call.ended and call.at < one.ended
     )
 
 
 @dataclass(slots=True)
 class OfKind:
-    """All faults of one kind; times in seconds, of those that stood alone."""
+    """All faults of one kind; times in seconds, of those that no other cut short."""
 
     kind: str
     struck: int = 0
@@ -81,7 +81,7 @@ class OfKind:
         """For the report: medians and the longest."""
         return {
             "struck": self.struck,
-            "alone": len(self.all),
+            "seen_through": len(self.all),
             "first_success": _middle_and_longest(self.first),
             "all_served": _middle_and_longest(self.all),
             "told": dict(self.told.most_common()),
