@@ -158,14 +158,14 @@ class Cloud:
 def deployed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     """Runs `deploy` against a cloud; gives what `sam deploy` would be called with."""
 
-    def _deploy(cloud: Cloud, name: str) -> list[tuple[str, dict[str, str]]]:
+    def _deploy(cloud: Cloud, name: str, fails: str = "") -> list[tuple[str, dict[str, str]]]:
         calls = []
 
         def run(command: list[str], check: bool) -> Any:
             environment = command[command.index("--config-env") + 1]
             file = command[command.index("--parameter-overrides") + 1]
             calls.append((environment, CfnParameterOverridesType().convert((file,), None, None)))
-            return type("Done", (), {"returncode": 0})
+            return type("Done", (), {"returncode": int(environment == fails)})
 
         def ask(wanted: Any, *_: Any) -> dict[str, str]:
             preflight.write_parameters(wanted.name, wanted.parameters)
@@ -176,7 +176,7 @@ def deployed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
         monkeypatch.setattr(preflight, "ask", ask)
         monkeypatch.setattr(preflight, "BUILD", tmp_path)
         monkeypatch.setattr(deploy, "BUILD", tmp_path)
-        assert deploy.main([name]) == 0
+        assert deploy.main([name]) == (1 if fails else 0)
         return calls
 
     return _deploy
@@ -190,6 +190,19 @@ def test_prod_is_its_data_first_protected_and_then_its_functions(deployed: Any) 
     assert cloud.protected == ["single-connection-prod-data"]
     assert functions["DatabaseHost"] == "db.example"
     assert "MaxConnections" not in functions  # an output that is no parameter
+
+
+def test_functions_are_not_deployed_on_data_that_failed(deployed: Any) -> None:
+    cloud = Cloud(data=GIVEN)
+    [(name, _)] = deployed(cloud, "prod", fails="prod-data")
+    assert name == "prod-data"
+    assert not cloud.protected
+
+
+def test_data_is_protected_before_its_functions_can_fail(deployed: Any) -> None:
+    cloud = Cloud(data=GIVEN)
+    deployed(cloud, "prod", fails="prod")
+    assert cloud.protected == ["single-connection-prod-data"]
 
 
 def test_a_prod_that_made_its_own_database_keeps_it(deployed: Any) -> None:

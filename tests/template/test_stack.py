@@ -398,3 +398,10 @@ def test_only_iam_is_acknowledged_because_only_iam_is_needed(translate: Translat
 @pytest.mark.parametrize("number", ["1 June 2024", "31 July 2029", "0.43 MB"])
 def test_dates_and_figures_behind_odd_values_are_in_the_template(number: str) -> None:
     assert number in TEMPLATE.read_text(encoding="utf-8")
+
+
+def test_orders_api_starts_from_a_snapshot_only_if_it_is_asked_to(resolve: Resolve) -> None:
+    for wanted, expected in (("false", "None"), ("true", "PublishedVersions")):
+        function = resolve(SnapStart=wanted)["OrdersApi"]["Properties"]
+        assert function["SnapStart"] == {"ApplyOn": expected}
+        assert function["AutoPublishAlias"]  # only a published version has a snapshot
