@@ -18,7 +18,7 @@ import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from deploy import account, artifacts, database, region
+from deploy import account, artifacts, database, making, region
 from deploy.questions import Questions, RefusedError
 from deploy.settings import Environment, SettingsError, read_environment
 from deploy.template import ROOT, read_template
@@ -41,15 +41,15 @@ class Preflight(Questions):
         account.check_shape(self)
         region.check_region(self)
         if self.makes_data:
-            database.check_snapshot(self)
+            making.check_snapshot(self)
             database.choose_class(self)
-            database.check_plan(self)
+            making.check_plan(self)
             database.check_parameters(self)
         if self.makes_functions:
             artifacts.check_artifacts(self)
             account.choose_reservation(self)
         if self.makes_data and self.is_new:
-            database.check_names_are_free(self)
+            making.check_names_are_free(self)
             account.check_vpcs(self)
         return self.parameters
 
