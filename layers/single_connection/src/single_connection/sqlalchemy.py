@@ -17,10 +17,8 @@ except ImportError as error:
         "single_connection.sqlalchemy needs SQLAlchemy 2: add it to the function's requirements.txt"
     ) from error
 
-from pymysql.err import InterfaceError
-
 from ._database import Database
-from ._driver import Connection
+from ._driver import Connection, InterfaceError
 from ._guard import caller
 from .errors import TransactionControlError
 
