@@ -2,6 +2,7 @@
 
 from pymysql.cursors import DictCursor
 from pymysql.err import Error as DriverError
+from pymysql.err import InterfaceError
 
 from .connection import Connection
 from .cursor import Cursor
@@ -13,6 +14,7 @@ __all__ = [
     "Cursor",
     "DictCursor",
     "DriverError",
+    "InterfaceError",
     "Target",
     "addresses",
     "open_connection",
