@@ -1,5 +1,6 @@
 """What SQLAlchemy says is written is written, and nothing else is."""
 
+import asyncio
 import contextlib
 import datetime as dt
 import gc
@@ -406,6 +407,26 @@ def test_threads_take_turns_with_one_engine(things: World) -> None:
     invoke(database, work)
     assert not failed
     assert things.things() == {"a": 6, "b": 1}
+
+
+def test_a_second_task_of_the_same_thread_is_refused_at_once(things: World) -> None:
+    """It would wait for ever: the first one cannot go on while it waits."""
+    database = things.database()
+    engine = create_engine(database)
+
+    async def add(name: str) -> None:
+        with orm.Session(engine) as session:
+            session.execute(ADD, {"name": name})
+            await asyncio.sleep(0.01)
+            session.commit()
+
+    async def both() -> Any:
+        return await asyncio.gather(add("a"), add("b"), return_exceptions=True)
+
+    first, second = invoke(database, lambda: asyncio.run(both()))
+    assert first is None
+    assert isinstance(second, TransactionControlError)
+    assert things.things() == {"a": 11, "b": 1}
 
 
 def test_a_session_may_be_passed_from_thread_to_thread(things: World) -> None:
