@@ -630,12 +630,113 @@ def test_tcp_fast_open_is_refused_like_any_other_connect(things: World) -> None:
     invoke(database, work)
 
 
+# Procedures, prepared statements, generators ----------------------------------------------------
+
+
+@pytest.fixture
+def procedures(things: World) -> World:
+    """One that undoes, commits, fails or goes on behind an answer that it has given already."""
+    run = things.server.execute
+    for name, body in {
+        "undoes": "SELECT 1; ROLLBACK",
+        "commits": "START TRANSACTION; UPDATE things SET number = 1; SELECT 1; COMMIT",
+        "goes_on": "SELECT 1; DO SLEEP(0.3); UPDATE things SET number = 1",
+    }.items():
+        run(f"DROP PROCEDURE IF EXISTS {name}")
+        run(f"CREATE PROCEDURE {name}() BEGIN {body}; END")
+        run(f"GRANT EXECUTE ON PROCEDURE {name} TO application")
+    return things
+
+
+@pytest.mark.parametrize("reads_all", [False, True])
+def test_a_procedure_that_undoes_the_block_behind_its_first_answer_is_an_error(
+    procedures: World, reads_all: bool
+) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            cursor.callproc("undoes")
+            while reads_all and cursor.nextset():
+                pass
+
+    with pytest.raises(TransactionControlError, match="CALL ended the transaction"):
+        invoke(database, work)
+    assert procedures.things() == {"a": 0, "b": 0}
+
+
+def test_a_procedure_that_commits_behind_its_first_answer_has_left_nothing_open(
+    procedures: World,
+) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        with database.cursor() as cursor:
+            cursor.callproc("commits")
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+
+    invoke(database, work)
+    assert procedures.things() == {"a": 2, "b": 1}
+
+
+def test_a_procedure_whose_last_answers_nobody_reads_is_not_killed_half_way(
+    procedures: World,
+) -> None:
+    database = procedures.database()
+    invoke(database, lambda: database.connection().cursor().callproc("goes_on"))
+    assert procedures.things() == {"a": 1, "b": 1}
+
+
+def test_a_query_that_is_executed_by_name_is_no_change(database: Database) -> None:
+    def work() -> Any:
+        database.connection().begin()
+        with database.cursor() as cursor:
+            cursor.execute("PREPARE numbers FROM 'SELECT number FROM things'")
+            return cursor.execute("EXECUTE numbers")
+
+    assert invoke(database, work) == 2
+
+
+def test_beside_another_threads_block_a_function_is_run_again_as_elsewhere(
+    things: World, database: Database
+) -> None:
+    begun, tries = threading.Event(), []
+
+    @database.transactional
+    def add(cursor: Any) -> None:
+        tries.append(cursor.execute(ADD, ("a",)))
+        if len(tries) == 1:
+            raise pymysql.err.OperationalError(1213, "played")
+
+    def other() -> None:
+        with database.transaction():
+            begun.set()
+            time.sleep(0.2)
+
+    def work() -> None:
+        thread, _ = in_thread(other)
+        begun.wait()
+        second, came = in_thread(add)
+        thread.join()
+        second.join()
+        assert came == [None]
+
+    invoke(database, work)
+    assert len(tries) == 2
+    assert things.things() == {"a": 1, "b": 0}
+
+
 @pytest.mark.parametrize(
     ("sql", "ends", "reads"),
     [("COMMIT", True, False), ("-- hi\nROLLBACK TO x", False, False), ("(SELECT 1)", False, True),
      ("/*!50000 COMMIT*/", True, False), ("CREATE TEMPORARY TABLE t (n INT)", False, False),
      ("SET @@session.autocommit = 1", True, False), ("", False, False), ("BEGIN;", True, False),
-     (b"insert into t values (1)", False, False), ("START SLAVE", False, False)],
+     (b"insert into t values (1)", False, False), ("START SLAVE", False, False),
+     ("ROLLBACK WORK TO x", False, False), ("COMMIT WORK", True, False),
+     ("WITH x AS (SELECT 1) UPDATE t SET n = 1", False, False),
+     ("WITH x AS (SELECT 1) SELECT * FROM x FOR UPDATE", False, True)],
 )  # fmt: skip
 def test_a_statement_is_known_by_its_first_words(sql: str, ends: bool, reads: bool) -> None:
     statement = classify(sql)

@@ -204,7 +204,8 @@ class Database:
                     return function(cursor, *args, **kwargs)
 
             running = self._running()
-            if running.session().turns.holds:
+            hold = running.session().turns.hold
+            if hold is not None and hold.is_ours():
                 return attempt()
             return run_again(attempt, running.deadline, running.count_retry)
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 # White space, comments and opening parentheses; not what stands in /*! … */, which is carried out.
 _BEFORE = re.compile(r"(?:\s|\(|/\*(?![!M]).*?\*/|--(?=[\s\0]|$)[^\n]*|#[^\n]*)*", re.DOTALL)
 _WORDS = re.compile(
-    r"(?:/\*M?!\d*\s*)?([A-Za-z]+)(?:\s|/\*(?![!M]).*?\*/)*([A-Za-z_@.]*)", re.DOTALL
+    r"(?:/\*M?!\d*\s*)?([A-Za-z]+)(?:\s+WORK\b)?(?:\s|/\*(?![!M]).*?\*/)*([A-Za-z_@.]*)",
+    re.DOTALL | re.IGNORECASE,
 )
 
 # Ended by it, or begun: MySQL's reference manual, "Statements That Cause an Implicit Commit".
@@ -18,6 +19,9 @@ _DEFINING = frozenset({
 _READING = frozenset({
     "DESC", "DESCRIBE", "EXPLAIN", "HELP", "SELECT", "SHOW", "TABLE", "VALUES", "WITH",
 })  # fmt: skip
+_RETURNING = frozenset({"DELETE", "INSERT", "REPLACE", "UPDATE"})
+# What a WITH does in the end, unless it reads; FOR UPDATE does.
+_CHANGE = re.compile(r"(?<!FOR)\s(DELETE|UPDATE)\b", re.IGNORECASE)
 
 
 class Statement(NamedTuple):
@@ -35,6 +39,11 @@ class Statement(NamedTuple):
     def reads(self) -> bool:
         """Whether it changes no rows, as far as its first word tells."""
         return self.word in _READING
+
+    @property
+    def returns_changed(self) -> bool:
+        """Whether rows that it gives are rows that it changed (MariaDB's RETURNING)."""
+        return self.word in _RETURNING
 
     @property
     def is_harmless(self) -> bool:
@@ -80,4 +89,6 @@ def classify(sql: str | bytes) -> Statement:
     if words is None:
         return Statement("", "")
     word, second = words.groups()
+    if word.upper() == "WITH" and (change := _CHANGE.search(text, words.end())):
+        word, second = change[1], ""
     return Statement(word.upper(), second.upper().removeprefix("@@"))

@@ -15,6 +15,7 @@ from .._turns import Turns
 from ..errors import (
     OutsideInvocationError,
 )
+from .conversation import CALL
 from .transactions import Transactions
 
 T = TypeVar("T")
@@ -65,7 +66,9 @@ class Connection(Transactions):
                     "the answers that were left are gone: another statement came between",
                 )
             ask = super().next_result
-            return self._exchange(PING, lambda: int(ask(unbuffered)))
+            answer = self._exchange(PING, lambda: int(ask(unbuffered)))
+            self._note(CALL, answer)
+            return answer
 
     def begin(self) -> None:
         """Begin a transaction by hand; `database.transaction()` ends it by itself."""

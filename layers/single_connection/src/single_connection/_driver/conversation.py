@@ -37,6 +37,7 @@ ESCAPED = frozenset("\0\n\r\032\"'\\")
 COMMIT, ROLLBACK, BEGIN = Statement("COMMIT", ""), Statement("ROLLBACK", ""), Statement("BEGIN", "")
 PING, SET_NAMES, USE = Statement("", ""), Statement("SET", "NAMES"), Statement("USE", "")
 SET_AUTOCOMMIT = Statement("SET", "AUTOCOMMIT")
+CALL = Statement("CALL", "")
 
 
 class Conversation(Protocol):
@@ -223,7 +224,7 @@ class Conversation(Protocol):
             if hold is None:
                 hold = Hold("by hand", "a transaction begun by hand", caller())
                 self.turns.push(hold)
-            if answer and not statement.reads:
+            if self._has_changed(statement, answer):
                 self.turns.holds[0].changed = True
         elif hold is not None:
             if hold.kind == "by hand":
@@ -241,6 +242,13 @@ class Conversation(Protocol):
         lent = hold is not None and hold.kind == "loan"  # who borrows expects no session to last
         if statement.alters_session and not self._altered and not lent:
             self._altered = f"{' '.join(statement).strip()} (at {caller()})"
+
+    def _has_changed(self, statement: Statement, answer: Any) -> bool:
+        """Whether rows were changed, or may have been: a procedure's last answer tells nothing."""
+        if statement.word == "CALL":
+            return True
+        rows = self._result is not None and self._result.description is not None
+        return bool(answer) and (statement.returns_changed if rows else not statement.reads)
 
     def _own(self, sql: str) -> None:
         self._exchange(classify(sql), lambda: self._say(sql))
@@ -268,6 +276,10 @@ class Conversation(Protocol):
             if result is self._latest:
                 self._drain(result, "the cursor was closed before the last row")
 
+    def _has_answers_left(self) -> bool:
+        latest = self._latest
+        return latest is not None and latest.has_next and not latest.unbuffered_active
+
     def _end_stream(self) -> None:
         """What is left of the statement before: its reader, if there is one still, is told."""
         latest = self._latest
@@ -278,7 +290,8 @@ class Conversation(Protocol):
             self._be_open()
         while self._latest is not None and self._latest.has_next:
             mine = self._result
-            self._exchange(PING, self._read_query_result)
+            answer = self._exchange(PING, self._read_query_result)
+            self._note(CALL, answer)
             self._result = mine
         self._latest = None
 

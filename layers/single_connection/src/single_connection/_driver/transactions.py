@@ -56,6 +56,8 @@ class Transactions(Conversation):
         """
         with self.turns.lock:
             self.turns.wait("a database.transaction() block")
+            if self._sock is not None:
+                self._end_stream()
             outer = self.turns.hold
             if outer is not None and outer.kind != "block":
                 raise TransactionControlError(
@@ -65,7 +67,6 @@ class Transactions(Conversation):
             if outer is not None and self.turns.holds[0].ended is not None:
                 raise self.turns.holds[0].ended
             self._be_open()
-            self._end_stream()
             level = len(self.turns.holds)
             hold = Hold("block", "a database.transaction() block", place, level)
             try:
@@ -150,13 +151,13 @@ class Transactions(Conversation):
         """
         with self.turns.lock:
             self.turns.wait(what)
+            self._be_open()
+            self._end_stream()
             if self.turns.hold is not None:
                 raise TransactionControlError(
                     f"{what} was asked for inside {self.turns.hold}, which it would spoil: end "
                     "that one first, or work in it"
                 )
-            self._be_open()
-            self._end_stream()
             hold = Hold("loan", what, place)
             try:
                 hold.enter()
@@ -205,7 +206,14 @@ class Transactions(Conversation):
 
     @property
     def unfinished(self) -> Hold | None:
-        """The transaction that is open and has changed rows, or was cut without a word of it."""
+        """The transaction that is open and has changed rows, or was cut without a word of it.
+
+        Raises:
+            pymysql.err.Error: What a procedure came to after the answers that were read of it.
+        """
+        if self._sock is not None and self._has_answers_left():
+            with self.turns.lock:
+                self._end_stream()
         hold = self.turns.holds[0] if self.turns.holds else None
         return hold if hold is not None and hold.changed and not self._told else None
 
