@@ -108,7 +108,7 @@ class _MySQL(MySQLDialect_pymysql):
     def reset_isolation_level(self, dbapi_conn: Any) -> None:
         """As SQLAlchemy does; in mid-statement, where the collector struck, `close` will."""
         if not dbapi_conn.busy:
-            super().reset_isolation_level(dbapi_conn)
+            super().reset_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         """What was invalidated is not given back."""
