@@ -144,6 +144,10 @@ build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
 deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for the other section
 	$(BIN)/python -m deploy $(ENVIRONMENT) $(DEPLOY_FLAGS)
 
+.PHONY: budget
+budget: $(VENV)/installed ## Share each class's connections out among the functions, in template.yaml
+	@$(BIN)/python -m starter.budget
+
 .PHONY: package
 package: $(VENV)/installed .venv-release/installed ## The layer by itself: wheel, sdist, zip for Lambda, bill of materials
 	@[ -z "$(TAG)" ] || grep -qx '__version__ = "$(TAG:v%=%)"' layers/single_connection/src/single_connection/__init__.py || \

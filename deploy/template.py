@@ -1,7 +1,7 @@
 """template.yaml as data: resources, parameters and the connection budget of each class."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "template.yaml"
-
-# SalesReport, ConnectionCensus and Migrate: what runs on a schedule or a deployment runs once.
-SINGLE_FUNCTIONS = 3
+FUNCTION = "AWS::Serverless::Function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +20,12 @@ class Budget:
     max_connections: int
     application_max_user_connections: int
     connections_alarm: int
-    orders_api: int
-    orders_api_behind_proxy: int
-    stock_worker: int
-    stock_worker_behind_proxy: int
-    requests_per_second: int
-    requests_per_second_behind_proxy: int
-    concurrency_alarm: int
-    concurrency_alarm_behind_proxy: int
+    functions: Mapping[str, int]  # what each function reserves, by logical id
+    functions_behind_proxy: Mapping[str, int]
 
     def reserved(self, *, proxy: bool) -> int:
         """Concurrency that the stack takes out of the account's."""
-        if proxy:
-            return self.orders_api_behind_proxy + self.stock_worker_behind_proxy + SINGLE_FUNCTIONS
-        return self.orders_api + self.stock_worker + SINGLE_FUNCTIONS
+        return sum((self.functions_behind_proxy if proxy else self.functions).values())
 
 
 def read_template(path: Path = TEMPLATE) -> dict[str, Any]:
@@ -74,8 +64,46 @@ def holds(
 
 def read_budgets(template: Mapping[str, Any]) -> dict[str, Budget]:
     """The budget of each class that DatabaseInstanceClass allows."""
-    names = [field.name for field in fields(Budget)]
+    wanted = reservations(template)
+
+    def reserved(row: Mapping[str, Any], *, proxy: bool) -> dict[str, int]:
+        chosen = {name: pair[proxy] for name, pair in wanted.items()}
+        return {name: row[one] if isinstance(one, str) else one for name, one in chosen.items()}
+
     return {
-        name: Budget(**{key: row[key.title().replace("_", "")] for key in names})
+        name: Budget(
+            row["Provisioned"],
+            row["MaxConnections"],
+            row["ApplicationMaxUserConnections"],
+            row["ConnectionsAlarm"],
+            reserved(row, proxy=False),
+            reserved(row, proxy=True),
+        )
         for name, row in template["Mappings"]["InstanceClasses"].items()
     }
+
+
+def reservations(template: Mapping[str, Any]) -> dict[str, tuple[int | str, int | str]]:
+    """What each function reserves, without a proxy and behind one: a number, or a column."""
+    return {
+        name: (_reservation(given, proxy=False), _reservation(given, proxy=True))
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == FUNCTION
+        if (given := resource["Properties"].get("ReservedConcurrentExecutions")) is not None
+    }
+
+
+def _reservation(given: Any, *, proxy: bool) -> int | str:
+    match given:
+        case {"Fn::If": ["ReservesConcurrency", reserved, _]}:
+            return _reservation(reserved, proxy=proxy)
+        case {"Fn::If": ["HasProxy", behind, without]}:
+            return _reservation(behind if proxy else without, proxy=proxy)
+        case {"Fn::FindInMap": ["InstanceClasses", _, str(column)]}:
+            return column
+        case int(number):
+            return number
+    raise ValueError(
+        f"ReservedConcurrentExecutions is {given!r}; expected a number or a column of "
+        "InstanceClasses, under the conditions ReservesConcurrency and HasProxy alone."
+    )

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("layers/single_connection/src/single_connection")
-OURS = ("single_connection", "layers", "local", "lab", "deploy", "functions", "tests")
+OURS = ("single_connection", "layers", "local", "lab", "deploy", "starter", "functions", "tests")
 # Lambda itself has one: /var/task and /opt/python.
 MAY_SET_A_PYTHON_PATH = {
     "local/environment.py",
@@ -62,12 +62,13 @@ MAY_IMPORT = {
     "functions": {"single_connection"},
     "examples": {"single_connection"},
     "deploy": {"deploy"},
+    "starter": {"deploy", "starter"},
     "local": {"single_connection", "local"},
     "lab": {"single_connection", "local", "lab"},
     "layer's tests": {"single_connection", "layers", "local"},
     "local's tests": {"single_connection", "local"},
     "lab's tests": {"single_connection", "local", "lab"},
-    "tests": {"single_connection", "local", "deploy", "tests"},
+    "tests": {"single_connection", "local", "deploy", "starter", "tests"},
     "conftest.py": set(),
 }
 

@@ -1,9 +1,15 @@
 """Connections ≤ invocations in flight ≤ Σ reservations ≤ the user's limit < max_connections."""
 
+import re
+from pathlib import Path
+
 import pytest
 from cfnlint.api import ManualArgs, lint
 
-from deploy.template import SINGLE_FUNCTIONS, read_budgets, read_template
+from deploy.template import TEMPLATE as TEMPLATE_FILE
+from deploy.template import read_budgets, read_template
+from starter.budget import BudgetError, Want, compute, share_out, wants, written
+from starter.budget import main as write_budget
 from tests.template.conftest import KEPT, Document, Resolve, functions
 
 TEMPLATE = read_template()
@@ -58,25 +64,84 @@ def test_reservations_fit_the_users_limit_and_that_fits_the_database(
 def test_a_larger_class_raises_the_budget_and_never_lowers_it() -> None:
     for family in ("t3", "t4g"):
         sizes = [BUDGETS[f"db.{family}.{size}"] for size in ("micro", "small", "medium", "large")]
-        for number in ("max_connections", "orders_api", "stock_worker", "requests_per_second"):
-            values = [getattr(size, number) for size in sizes]
-            assert values == sorted(set(values))
+        for name in wants(TEMPLATE):
+            values = [size.functions[name] for size in sizes]
+            assert values == sorted(set(values)), name
+        connections = [size.max_connections for size in sizes]
+        assert connections == sorted(set(connections))
+
+
+def test_what_is_written_is_what_make_budget_computes(template: Document) -> None:
+    computed = compute(template)
+    assert template["Mappings"]["InstanceClasses"] == computed, "run `make budget`"
+    text = TEMPLATE_FILE.read_text(encoding="utf-8")
+    assert written(text, computed) == text
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_columns_of_a_class_follow_from_each_other(name: str) -> None:
+def test_the_columns_of_a_class_follow_from_each_other(name: str, resolve: Resolve) -> None:
     budget = BUDGETS[name]
     assert budget.connections_alarm == budget.reserved(proxy=False) * 8 // 10
     assert budget.application_max_user_connections == budget.max_connections - KEPT_FOR_PEOPLE
     factor = INVOCATIONS_PER_PROXIED_CONNECTION
-    assert budget.orders_api_behind_proxy == min(factor * budget.orders_api, 680)
-    assert budget.stock_worker_behind_proxy == min(factor * budget.stock_worker, 170)
-    for invocations, rate in (
-        (budget.orders_api, budget.requests_per_second),
-        (budget.orders_api_behind_proxy, budget.requests_per_second_behind_proxy),
-    ):
-        served = round(invocations / SECONDS_A_CONNECTION_IS_HELD)
-        assert rate == min(served, REQUESTS_A_SECOND_OF_AN_ACCOUNT)
+    for function, number in budget.functions.items():
+        assert number <= budget.functions_behind_proxy[function] <= factor * number
+    for proxy in ("false", "true"):
+        resources = resolve(DatabaseInstanceClass=name, UseProxy=proxy)
+        for api in (r for r in resources.values() if r["Type"] == "AWS::Serverless::HttpApi"):
+            limits = api["Properties"]["DefaultRouteSettings"]
+            called = [f for f in functions(resources).values() if calls_by(f, "HttpApi")]
+            environments = sum(f["ReservedConcurrentExecutions"] for f in called)
+            served = round(environments / SECONDS_A_CONNECTION_IS_HELD)
+            assert limits["ThrottlingRateLimit"] == min(served, REQUESTS_A_SECOND_OF_AN_ACCOUNT)
+
+
+def test_shares_are_kept_and_whoever_needs_a_least_gets_it_first() -> None:
+    assert share_out(40, {"A": Want(3, 1), "B": Want(1, 1)}) == {"A": 30, "B": 10}
+    assert share_out(40, {"A": Want(3, 1), "B": Want(1, 16)}) == {"A": 24, "B": 16}
+    assert share_out(20, {"A": Want(9, 1), "B": Want(1, 5), "C": Want(0, 3)}) == {
+        "A": 12,
+        "B": 5,
+        "C": 3,
+    }
+
+
+def test_an_over_committed_class_says_which_function_wants_how_many(template: Document) -> None:
+    [name, *_] = wants(template)
+    template["Resources"][name]["Metadata"]["Connections"]["AtLeast"] = 300
+    with pytest.raises(BudgetError) as refused:
+        compute(template)
+    said = str(refused.value)
+    assert said.startswith("db.t2.micro has 50 connections for functions (65 less 10 for people")
+    assert f": {name} 300, " in said
+    assert all(f"{kept} 1" in said for kept in KEPT)
+
+
+def test_a_column_that_no_function_stands_behind_is_named(template: Document) -> None:
+    where = {"Fn::FindInMap": ["InstanceClasses", {"Ref": "DatabaseInstanceClass"}, "Dance"]}
+    template["Outputs"]["Dance"] = {"Value": where}
+    with pytest.raises(BudgetError, match="looks up Dance in InstanceClasses, which no function"):
+        compute(template)
+
+
+def test_a_function_that_takes_a_share_and_says_none_is_named(template: Document) -> None:
+    [name, *_] = wants(template)
+    del template["Resources"][name]["Metadata"]["Connections"]
+    with pytest.raises(BudgetError, match=f"{name} reserves what .*in its Metadata `Connections"):
+        compute(template)
+
+
+def test_the_rows_are_written_from_nothing_and_comments_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "template.yaml"
+    text = TEMPLATE_FILE.read_text(encoding="utf-8")
+    copy.write_text(
+        re.sub(r"(Alarm|Burst|PerSecond)(\w*): \d+", r"\1\2: 0", text), encoding="utf-8"
+    )
+    assert write_budget(copy) == 0
+    assert capsys.readouterr().out == "Written: template.yaml.\n"
+    assert copy.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -127,15 +192,17 @@ def calls_by(function: Document, kind: str) -> bool:
 def test_the_queue_never_asks_for_more_than_its_function_reserves(
     resolve: Resolve, name: str, proxy: str, reserve: str
 ) -> None:
-    worker = resolve(DatabaseInstanceClass=name, UseProxy=proxy, ReserveConcurrency=reserve)[
-        "StockWorker"
-    ]["Properties"]
-    pollers = worker["Events"]["StockMessages"]["Properties"]["ScalingConfig"]["MaximumConcurrency"]
-    assert 2 <= pollers <= 1000  # what Lambda allows
-    if reserve == "true":
-        assert pollers <= worker["ReservedConcurrentExecutions"]
-    else:
-        assert "ReservedConcurrentExecutions" not in worker
+    resources = resolve(DatabaseInstanceClass=name, UseProxy=proxy, ReserveConcurrency=reserve)
+    for function in functions(resources).values():
+        for event in function.get("Events", {}).values():
+            if event["Type"] != "SQS":
+                continue
+            pollers = event["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+            assert 2 <= pollers <= 1000  # what Lambda allows
+            if reserve == "true":
+                assert pollers <= function["ReservedConcurrentExecutions"]
+            else:
+                assert "ReservedConcurrentExecutions" not in function
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -154,14 +221,9 @@ def test_a_class_with_credits_is_watched_for_them_and_no_other_is(resolve: Resol
         assert watched is BUDGETS[name].provisioned.startswith("db.t")
 
 
-def test_as_many_functions_run_once_at_a_time_as_the_budget_counts(resolve: Resolve) -> None:
-    once = [
-        name
-        for name, function in functions(resolve()).items()
-        if function["ReservedConcurrentExecutions"] == 1
-    ]
-    assert len(once) == SINGLE_FUNCTIONS
-    assert set(once) >= KEPT
+def test_the_two_that_stay_run_once_at_a_time(resolve: Resolve) -> None:
+    for name in KEPT:
+        assert functions(resolve())[name]["ReservedConcurrentExecutions"] == 1
 
 
 def test_no_reservation_where_the_account_cannot_spare_one(resolve: Resolve) -> None:

@@ -14,7 +14,7 @@ from deploy import artifacts, preflight
 from deploy.preflight import Preflight
 from deploy.questions import RefusedError
 from deploy.settings import SettingsError, read_environment
-from deploy.template import ROOT, read_template
+from deploy.template import ROOT, read_budgets, read_template
 from tests.template.conftest import Document
 
 IDENTITY = {
@@ -83,6 +83,8 @@ NETWORK = (
     "describe_vpcs",
     "get_service_quota",
 )
+BUDGETS = read_budgets(read_template())
+RESERVED = BUDGETS["db.t3.micro"].reserved(proxy=False)
 NO_STACK = ("ValidationError", "Stack with id single-connection-dev does not exist")
 
 
@@ -205,7 +207,7 @@ def test_a_deployment_of_the_defaults_goes_ahead(cloud: Cloud, template: Documen
         "Database": "db.t3.micro, which db.t2.micro stands for, mysql 8.4.10: can be ordered",
         "Plan": "paid",
         "Parameters": "all 10 may be set in mysql8.4",
-        "Concurrency": "49 of the account's 1000 will be reserved",
+        "Concurrency": f"{RESERVED} of the account's 1000 will be reserved",
         "VPCs": "1 of 5 taken",
     }
     for stub in cloud.stubs.values():
@@ -215,10 +217,12 @@ def test_a_deployment_of_the_defaults_goes_ahead(cloud: Cloud, template: Documen
 def test_a_new_accounts_ten_invocations_reserve_nothing(cloud: Cloud, template: Document) -> None:
     asked = ask(cloud.willing(get_account_settings=[settings(10, 10)]), template)
     assert asked.run() == {"ReserveConcurrency": "false"}
-    assert "49 are needed and 0 of 10 may be" in dict(asked.rows)["Concurrency"]
+    assert f"{RESERVED} are needed and 0 of 10 may be" in dict(asked.rows)["Concurrency"]
 
 
-@pytest.mark.parametrize(("unreserved", "reserves"), [(149, True), (148, False)])
+@pytest.mark.parametrize(
+    ("unreserved", "reserves"), [(RESERVED + 100, True), (RESERVED + 99, False)]
+)
 def test_a_hundred_invocations_stay_unreserved(
     cloud: Cloud, template: Document, unreserved: int, reserves: bool
 ) -> None:
@@ -237,7 +241,7 @@ def test_what_the_stack_itself_has_reserved_counts_as_free(
     )
     cloud.willing(
         describe_stacks=[deployed],
-        get_account_settings=[settings(149, 100)],
+        get_account_settings=[settings(RESERVED + 100, 100)],
         **UPDATE,
     )
     assert ask(cloud, template).run() == {"ReserveConcurrency": "true"}
@@ -269,7 +273,8 @@ def test_a_database_that_was_enlarged_is_counted_as_it_is_and_not_made_smaller(
     )
     asked = ask(cloud, template)
     assert "DatabaseInstanceClass" not in asked.run()
-    assert dict(asked.rows)["Concurrency"] == "113 of the account's 1000 will be reserved"
+    reserved = BUDGETS["db.t3.small"].reserved(proxy=False)
+    assert dict(asked.rows)["Concurrency"] == f"{reserved} of the account's 1000 will be reserved"
 
 
 def test_a_database_that_is_there_never_becomes_its_sibling(
