@@ -40,8 +40,8 @@ test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and 
 	$(BIN)/coverage report $(if $(strip $(PYTEST)),,--fail-under=95)
 
 .PHONY: test-pages
-test-pages: $(VENV)/libraries servers ## Run the code of docs/sqlalchemy.md and docs/libraries.md, on their libraries
-	$(BIN)/python -m pytest tests/test_pages.py $(PYTEST)
+test-pages: $(VENV)/libraries servers ## Run the code of docs/sqlalchemy.md, libraries.md and guides/, on their libraries
+	$(BIN)/python -m pytest tests/test_pages.py tests/test_guides.py $(PYTEST)
 
 .PHONY: test-quick
 test-quick: $(VENV)/installed ## The tests that need no server and no time: half a minute

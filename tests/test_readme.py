@@ -1,6 +1,10 @@
 """What the README shows works, and what it names is there."""
 
+import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +13,9 @@ from typing import Any
 import pytest
 from single_connection.testing import LambdaContext
 
+from deploy.template import read_template
 from local.database import LocalDatabase
+from tests.conftest import load_function
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -19,7 +25,10 @@ LAB = ROOT / "lab"
 LABS_TARGETS = r"bench|experiment|soak"
 DOCUMENTS = [
     path
-    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "lab/*/*.md", "layers/*/*.md")
+    for pattern in (
+        *("*.md", "docs/*.md", "docs/guides/*.md"),
+        *("examples/*/*.md", "lab/*/*.md", "layers/*/*.md"),
+    )
     for path in sorted(ROOT.glob(pattern))
 ]
 
@@ -40,6 +49,53 @@ def test_the_handler_of_the_readme_answers_from_a_real_database(
     answer = handler["lambda_handler"]({"id": 1}, LambdaContext())
     assert answer == {"name": "Espresso cup", "stock": 100}
     assert shop.sessions() == []
+
+
+def test_the_answer_that_the_readme_shows_is_the_functions(shop: LocalDatabase) -> None:
+    text = next(text for language, text in BLOCKS if "awscurl" in text)
+    request, shown = text.splitlines()
+    assert "/products?limit=2" in request
+    event = json.loads((ROOT / "events/orders_api.products.json").read_text("utf-8"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shop.application_environ().items():
+            patch.setenv(name, value)
+        answer = load_function("orders_api").lambda_handler(event, LambdaContext())
+    assert event["rawQueryString"] == "limit=2"
+    assert json.loads(answer["body"]) == json.loads(shown)
+
+
+def test_the_outputs_that_the_readme_shows_are_the_templates() -> None:
+    text = next(text for language, text in BLOCKS if text.startswith("ApiUrl"))
+    shown = [line.split()[0] for line in text.splitlines()]
+    assert set(shown) <= set(read_template()["Outputs"])
+
+
+def test_sam_init_makes_a_project_that_is_complete(tmp_path: Path) -> None:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no git checkout to be initialised from")
+    (command,) = [line for _, text in BLOCKS for line in text.splitlines() if "sam init" in line]
+    origin = tmp_path / "single-connection.git"
+    subprocess.run(["git", "clone", "-q", "--bare", ROOT, origin], check=True)
+    _, *words = shlex.split(command)
+    place = words.index("--location") + 1
+    assert words[place].startswith("git+https://")
+    words[place] = f"git+file://{origin}"
+    environ = {**os.environ, "SAM_CLI_TELEMETRY": "0", "HOME": str(tmp_path)}
+    sam = Path(sys.executable).with_name("sam")
+    subprocess.run(
+        [sam, *words, "--no-input"], cwd=tmp_path, env=environ, check=True, capture_output=True
+    )
+    made = tmp_path / words[words.index("--name") + 1]
+    listed = subprocess.run(
+        ["git", "ls-tree", "-r", "--name-only", "-z", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = [name for name in listed.stdout.split("\0") if name]
+    assert len(names) > 100
+    assert [name for name in names if not (made / name).exists()] == []
 
 
 @pytest.fixture(scope="module")
