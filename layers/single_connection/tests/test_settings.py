@@ -84,7 +84,7 @@ WRONG: list[tuple[str, Any]] = [
                 "mysql://db/",
                 "db:1",
             ),
-            *("user@db", "db/shop", "dätenbank", "::g", "-db", "a\0b", "\udcff"),
+            *("user@db", "db/shop", "ü" * 64, "::g", "-db", "a\0b", "\udcff"),
         )
     ],
     ("DATABASE_NAME", "a\0b"),

@@ -145,7 +145,7 @@ class Turns:
                 we wait.
             DeadlineError: It did not end within the time left.
         """
-        while not self._closed and self.holds and not self.holds[-1].is_ours():
+        while self.holds and not self.holds[-1].is_ours():
             hold = self.holds[-1]
             if hold.thread == threading.get_ident():
                 raise TransactionControlError(
@@ -154,11 +154,14 @@ class Turns:
                     "the next one begins"
                 )
             left = self._deadline.left()
-            if left <= 0 or not self._free.wait(left):
+            if left <= 0:
                 raise DeadlineError(
                     f"{wanted} waited until the invocation's time was over for another thread, "
                     f"which has {hold} open: let it end before, or do the work in one thread"
                 )
+            if self._closed:
+                return
+            self._free.wait(left)
 
     def push(self, hold: Hold) -> None:
         """It is open from now on."""
