@@ -42,12 +42,15 @@ OTHERS = {
     "FIRST_EXPECTATION": (0.01, 0.2),
     "SLEPT_THROUGH": (0.85, 0.98),
     "REMEMBERED": (0.0, 1.0),
-    "LONGEST_PAUSE": (0.25,),
-    "KNOCK": (0.0001, 0.002),
+    "FIRST_PAUSE": (0.25, 2.0),
+    "LONGEST_PAUSE": (0.5, 2.0),
+    "KNOCK": (0.0001, 0.004),
+    "KNOCK_SHARE": (0.0, 0.12),
     "KNOCK_OVERDUE": (0.002, 0.2),
+    "BELIEVED_SHORTER": (0.02, 0.5),
 }
 # What an attempt takes of the machine that measured, client and server together.
-TWO_CORES = Cpu(2, refusal=0.0008, success=0.003)
+TWO_CORES = Cpu(2, refusal=0.0016, success=0.0018)
 SITUATIONS: dict[str, tuple[int, Callable[[], Run]]] = {
     "90 % of what is possible": (
         0,
@@ -63,9 +66,13 @@ SITUATIONS: dict[str, tuple[int, Callable[[], Run]]] = {
         650,
         lambda: closed_loop(650, LIMIT, spread(HELD), seconds=0.6, warm_up=0),
     ),
-    "the same on two cores in all": (
+    "10x on two cores in all": (
         650,
-        lambda: closed_loop(650, LIMIT, spread(0.02), seconds=3, warm_up=0, cpu=TWO_CORES),
+        lambda: closed_loop(650, LIMIT, spread(0.02), seconds=4, warm_up=15, cpu=TWO_CORES),
+    ),
+    "the same, held 0.2 s": (
+        650,
+        lambda: closed_loop(650, LIMIT, spread(0.2), seconds=6, warm_up=15, cpu=TWO_CORES),
     ),
 }
 

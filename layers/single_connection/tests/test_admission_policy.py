@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from single_connection._admission import (
 )
 from single_connection.errors import DatabaseBusyError
 
-from local.simulation import arrivals, closed_loop, spread
+from local.simulation import Cpu, Run, arrivals, closed_loop, spread
 
 LIMIT = 65
 HELD = spread(0.024)
@@ -230,6 +231,57 @@ def test_the_memory_of_a_jam_does_not_keep_connections_idle():
     run = closed_loop(10 * LIMIT, LIMIT, spread(0.1), seconds=3, warm_up=5, policy=after_a_jam)
     assert run.occupied > 0.75
     assert run.success == 1.0
+
+
+def test_after_an_outage_nobody_sleeps_long_at_an_open_door():
+    """Somebody else had all connections for four seconds: that was no queue."""
+    spans = [(0.0, 0.0)] * LIMIT + [(0.01, 99.0)] * 20
+    held = [spread(4.0, 0.0)] * LIMIT + [spread(0.02)] * 20
+    run = closed_loop(spans, LIMIT, held, seconds=3, warm_up=4, between=0.05)
+    waited_for_the_end = [seconds - 4.0 for seconds in run.latencies if seconds > 3.5]
+    afterwards = [seconds for seconds in run.latencies if seconds <= 3.5]
+    assert max(waited_for_the_end) < 0.5
+    assert max(afterwards) < 0.7
+
+
+# What an attempt takes of two cores that server and callers share, as on the machine that measures.
+TWO_CORES = Cpu(2, refusal=0.0016, success=0.0018)
+
+
+class Eager:
+    """Knocks twenty times a second, whatever it meets: what a loop with a pause in it does."""
+
+    def __init__(self, _clock: Callable[[], float], chance: random.Random) -> None:
+        self.chance = chance
+
+    def first_pause(self) -> float:
+        return 0.0
+
+    def pause(self, age: float) -> float:
+        return 0.05 * self.chance.uniform(0.5, 1.5)
+
+    def learn(self, waited: float, shut: float) -> None:
+        pass
+
+
+def crowded(held: float, **more: Any) -> Run:
+    return closed_loop(
+        10 * LIMIT, LIMIT, spread(held), seconds=6, warm_up=15, cpu=TWO_CORES, **more
+    )
+
+
+@pytest.mark.parametrize("held", [0.02, 0.2])
+def test_knocks_that_take_the_processors_are_a_collapse_in_the_simulation_too(held: float):
+    eager, queue = crowded(held, policy=Eager), crowded(held, queue=True)
+    assert eager.throughput < 0.5 * queue.throughput
+
+
+@pytest.mark.parametrize("held", [0.02, 0.2])
+def test_few_knocks_leave_the_processors_to_those_who_are_in(held: float):
+    ours, queue = crowded(held), crowded(held, queue=True)
+    assert ours.success == 1.0
+    assert ours.throughput > (0.8 if held < 0.1 else 0.95) * queue.throughput
+    assert ours.attempts_each < 2.0
 
 
 def test_functions_that_hold_long_and_short_share_the_connections():

@@ -17,17 +17,26 @@ from .errors import DatabaseBusyError
 R = TypeVar("R")
 
 # `python -m lab.overload.scale` prints what each of these does, and what other values would do.
-FIRST_EXPECTATION = 0.05  # seconds of waiting that an environment without experience expects
+FIRST_EXPECTATION = 0.03  # seconds of waiting that an environment without experience expects
 FORGOTTEN = 60.0  # seconds after which the wait last met says nothing any more
-REMEMBERED = 3.0  # expected waits during which a door found full is taken for full
+REMEMBERED = 5.0  # expected waits during which a door found full is taken for full
 # What is missing to the whole makes environments come early, so that they notice a shorter queue.
 SLEPT_THROUGH = 0.95
-LONGEST_PAUSE = 2.0  # seconds: however long the wait was last, it may be over
+# Seconds: however long the wait was last, it may be over. One wait may have been an outage, which
+# ends for all at once; with each more in a row it is a crowd, whose queue is slept through whole.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 4.0
 SHORTEST_PAUSE = 0.002
-# Intervals between knocks grow with the square root of the wait: in proportion to it, who expects
-# little would stay ahead for ever; constant, a long queue would drown the server in knocks.
-KNOCK = 0.0005
-KNOCK_OVERDUE = 0.01
+# Intervals between knocks grow with the square root of the wait: in proportion to it alone, who
+# expects little would stay ahead for ever; constant, a long queue would drown the server in knocks.
+# A part of the wait at least: knocks are what costs a crowded server, and few of them suffice.
+KNOCK = 0.001
+KNOCK_SHARE = 0.06
+KNOCK_OVERDUE = 0.006
+# A longer wait is believed by more than half at once, a shorter one by little: who forgot a queue
+# as fast as it was learned would come early, be let in by chance, and stay ahead of all others.
+BELIEVED_LONGER = 0.6
+BELIEVED_SHORTER = 0.06
 
 
 class Refused(Exception):  # noqa: N818 - never leaves the layer
@@ -50,7 +59,7 @@ class Stop(Protocol):
 class Admission:
     """Patience at one database's door, kept for the life of the environment."""
 
-    __slots__ = ("_clock", "_full_at", "_uniform", "expected")
+    __slots__ = ("_clock", "_full_at", "_refused_in_a_row", "_uniform", "expected")
 
     def __init__(
         self,
@@ -61,6 +70,7 @@ class Admission:
         """Start without experience; `clock` and `uniform` are arguments for simulation."""
         self.expected = FIRST_EXPECTATION
         self._full_at = float("-inf")
+        self._refused_in_a_row = 0  # invocations
         self._clock = clock
         self._uniform = uniform
 
@@ -105,7 +115,7 @@ class Admission:
 
     def first_pause(self) -> float:
         """Seconds to wait before the first attempt: none, unless the door was full just now."""
-        remembered = min(REMEMBERED * self.expected, LONGEST_PAUSE)
+        remembered = min(REMEMBERED * self.expected, self._longest())
         if self._clock() - self._full_at > remembered:
             return 0.0
         return self._sleep(0.0)
@@ -114,27 +124,40 @@ class Admission:
         """Seconds to wait after a refusal, `age` seconds after asking first."""
         now = self._clock()
         if now - self._full_at > FORGOTTEN:
-            self.expected = FIRST_EXPECTATION
+            self.expected, self._refused_in_a_row = FIRST_EXPECTATION, 0
         self._full_at = now
         if age + self._knock(0.0) < SLEPT_THROUGH * self.expected:
             return self._sleep(age)
-        return min(LONGEST_PAUSE, self._knock(age) * self._uniform(0.5, 1.5))
+        return min(self._longest(), self._knock(age) * self._uniform(0.5, 1.5))
 
     def learn(self, waited: float, shut: float) -> None:
         """Expect from now on what lies between the expectation and what was met.
+
+        Invocations refused in a row are counted: let in at the first knock after a sleep is no end
+        of a crowd, let in without any is.
 
         Args:
             waited: Seconds from first asking to the last attempt.
             shut: Seconds from first asking to the last refusal; what followed was our own pause.
         """
+        if shut > 0:
+            self._refused_in_a_row += 1
+        elif waited == 0:
+            self._refused_in_a_row = 0
         if waited > 0:
             known = max(SLEPT_THROUGH * self.expected, shut + self._knock(0.0))
-            self.expected = (self.expected + min(waited, known)) / 2
+            more = min(waited, known) - self.expected
+            self.expected += more * (BELIEVED_LONGER if more > 0 else BELIEVED_SHORTER)
 
     def _sleep(self, age: float) -> float:
         due = SLEPT_THROUGH * self.expected - age
-        return min(LONGEST_PAUSE, due) * self._uniform(0.95, 1.05)
+        return min(self._longest(), due) * self._uniform(0.95, 1.05)
+
+    def _longest(self) -> float:
+        doublings = min(self._refused_in_a_row, 4) - 1
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** max(0, doublings))
 
     def _knock(self, age: float) -> float:
         overdue = max(0.0, age - self.expected)
-        return max(SHORTEST_PAUSE, math.sqrt(KNOCK * self.expected + KNOCK_OVERDUE * overdue))
+        root = math.sqrt(KNOCK * self.expected + KNOCK_OVERDUE * overdue)
+        return max(SHORTEST_PAUSE, root, KNOCK_SHARE * self.expected)
