@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from . import _credentials, _snapshot
 from . import _driver as driver
-from ._admission import Admission
+from ._admission import Admission, Refused
 from ._clock import clock
 from ._credentials import Credentials
 from ._deadline import Deadline
@@ -17,7 +17,7 @@ from ._kill import kill_ends, kill_marked
 from ._leaks import Leak
 from ._lease import Lease
 from ._opening import Opening
-from ._server_errors import DENIED
+from ._server_errors import DENIED, FULL
 from ._settings import DEFAULT_DEADLINE_MARGIN, Settings
 from ._telemetry import Measurements, Telemetry
 from ._tls import ResumingContext
@@ -225,7 +225,11 @@ class MySQLConnector:
                 mark="" if settings.through_proxy else os.urandom(12).hex(),
                 through_proxy=settings.through_proxy,
             )
-            opened = self._connect(lease, opening, deadline.soft, tag=tag)
+            try:
+                opened = self._connect(lease, opening, deadline.soft, tag=tag)
+            except Refused as refused:
+                opening.was_refused = refused.code in FULL
+                raise
             measured.connect_seconds = time.perf_counter() - began
             return opened
 

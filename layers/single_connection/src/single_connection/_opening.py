@@ -14,14 +14,16 @@ class Opening:
         deadline: Every wait ends by then.
         watchdog: Started where there is time for it: while the server checks the password.
         over: Set when nobody wants the connection any more.
+        was_refused: Whether the last attempt was told that the server is full.
     """
 
-    __slots__ = ("_sock", "deadline", "over", "watchdog")
+    __slots__ = ("_sock", "deadline", "over", "was_refused", "watchdog")
 
     def __init__(self, deadline: Deadline, watchdog: Watchdog | None = None) -> None:
         self.deadline = deadline
         self.watchdog = watchdog
         self.over = threading.Event()
+        self.was_refused = False
         self._sock: socket.socket | None = None
 
     def waiting_on(self, sock: socket.socket) -> None:

@@ -50,21 +50,25 @@ def open_connection(
     """
     now = clock.now()
     until = min(max(until, now + 0.05), now + ATTEMPT_SECONDS)
-    connection = Connection(target, lease, opening, tag=tag)
+    connection: Connection | None = None
     transport: Transport | None = None
     try:
         sock = _dial(target, opening, until)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport = Transport(sock, target.tls, target.early, target.host, until)
-            connection.begin_to_listen()
+            if opening.was_refused:
+                _knock(sock, until)
+            early = None if opening.was_refused else target.early
+            transport = Transport(sock, target.tls, early, target.host, until)
+            connection = Connection(target, lease, opening, tag=tag)
             connection.connect(transport)
         except BaseException:
             sock.close()
             raise
         connection.admitted()
     except (OSError, Error, *BROKEN) as error:
-        _explain(error, target, transport, said=connection.was_answered)
+        said = connection is not None and connection.was_answered
+        _explain(error, target, transport, said=said)
         raise
     finally:
         opening.forget()
@@ -111,6 +115,21 @@ def _dial(target: Target, opening: Opening, until: float) -> socket.socket:
         else:
             return sock
     raise last
+
+
+def _knock(sock: socket.socket, until: float) -> None:
+    """Look at the server's first word before anything is made ready for it.
+
+    A server that is full says so in the place of its greeting. Who was refused a moment ago will
+    often be refused again: that must cost neither side more than a connect and a look.
+
+    Raises:
+        Refused: The server is full still.
+    """
+    sock.settimeout(max(0.001, until - clock.now()))
+    head = sock.recv(7, socket.MSG_PEEK)
+    if head[4:5] == b"\xff" and (code := int.from_bytes(head[5:7], "little")) in FULL:
+        raise Refused(code)
 
 
 def _explain(error: Exception, target: Target, transport: Transport | None, *, said: bool) -> None:

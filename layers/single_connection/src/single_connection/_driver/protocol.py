@@ -45,7 +45,7 @@ class Protocol(pymysql.connections.Connection):
         self._watchdog = opening.watchdog
         self._results = threading.local()  # rows belong to the thread that asked for them
         self._latest: Result | None = None
-        self._answered = True
+        self._answered = False  # nothing yet
         self._due: list[Hold] = []  # loans that were given back in the middle of a statement
         self._closed_because: tuple[type[Exception], str] | None = None
         self._undone: Exception | None = None
@@ -70,10 +70,6 @@ class Protocol(pymysql.connections.Connection):
             write_timeout=None,
             defer_connect=True,
         )
-
-    def begin_to_listen(self) -> None:
-        """Nothing has been answered yet."""
-        self._answered = False
 
     @property
     def was_answered(self) -> bool:
