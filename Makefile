@@ -226,12 +226,10 @@ lock: $(VENV)/installed ## Resolve the dependencies of pyproject.toml anew
 	$(BIN)/uv pip compile --quiet --no-header --generate-hashes --universal --python-version 3.11 \
 		requirements-checkov.in -o requirements-checkov.lock
 
-	for function in orders_api stock_worker; do echo pydantic | $(BIN)/uv pip compile - --quiet --no-header \
-		--generate-hashes --universal --python-version 3.13 -c requirements-dev.lock \
-		-o functions/$$function/requirements.txt; done
-	echo SQLAlchemy | $(BIN)/uv pip compile - --quiet --no-header --generate-hashes --universal \
+	for wanted in functions/*/requirements.in; do [ -e "$$wanted" ] || continue; \
+		$(BIN)/uv pip compile "$$wanted" --quiet --no-header --generate-hashes --universal \
 		--python-version 3.13 -c requirements-dev.lock --no-emit-package greenlet \
-		-o functions/sales_report/requirements.txt # greenlet is for asyncio alone
+		-o "$${wanted%.in}.txt"; done # greenlet is for asyncio alone
 	printf 'aws-lambda-powertools\nPyMySQL\n' | $(BIN)/uv pip compile - --quiet --no-header \
 		--generate-hashes --universal --python-version 3.13 -c requirements-dev.lock \
 		-o layers/single_connection/requirements.txt
