@@ -132,6 +132,27 @@ def test_what_a_failed_procedure_has_done_is_rolled_back(things: World) -> None:
     assert things.things() == {"a": 1, "b": 11}
 
 
+def test_a_loan_that_ends_with_an_error_leaves_nothing_of_it(things: World) -> None:
+    """As where the collector ends it, and SQLAlchemy cannot roll back by itself."""
+    things.server.execute(
+        "CREATE PROCEDURE half() BEGIN UPDATE things SET number = 7; "
+        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END"
+    )
+    things.server.execute(f"GRANT EXECUTE ON {things.server.name}.* TO 'application'@'%'")
+    database = things.database()
+
+    def work() -> None:
+        connection = database.connection()
+        hold = connection.borrow("a loan", "here")
+        with hold.here(), pytest.raises(pymysql.err.OperationalError, match="no"):
+            connection.query("CALL half()")
+        connection.give_back(hold)
+        add_plainly(database, "b")
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 11}
+
+
 # What is counted, and what is heard
 
 

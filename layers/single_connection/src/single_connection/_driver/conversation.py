@@ -113,7 +113,9 @@ class Conversation(Protocol):
             or (isinstance(error, MySQLError) and error.args and error.args[0] in LOST)
         ):
             self._lose(error)
-        elif self.in_transaction and isinstance(error, MySQLError):
+        elif isinstance(error, MySQLError) and (
+            self.in_transaction or not super().get_autocommit()
+        ):
             self._see_what_is_left(error)
         because = self._closed_because
         if because is not None and isinstance(error, Exception):
@@ -165,8 +167,10 @@ class Conversation(Protocol):
         """After an error in a transaction: the server's flag says whether it is still open.
 
         Some errors undo all of it (a deadlock; a lock-wait timeout where the server is set so); the
-        error itself does not say so, the next answer does: this is the price, a round trip.
+        error itself does not say so, the next answer does: this is the price, a round trip. Without
+        autocommit a procedure that failed may have begun one.
         """
+        was_open = self.in_transaction
         try:
             self._answered = False
             super()._execute_command(COMMAND.COM_PING, b"")
@@ -178,7 +182,7 @@ class Conversation(Protocol):
             if not isinstance(late, Exception):
                 raise
             return
-        if not self.in_transaction:
+        if was_open and not self.in_transaction:
             hold = self.turns.holds[0] if self.turns.holds else None
             if hold is not None and hold.kind == "block":
                 hold.ended = error
