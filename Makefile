@@ -148,6 +148,17 @@ deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for 
 budget: $(VENV)/installed ## Share each class's connections out among the functions, in template.yaml
 	@$(BIN)/python -m starter.budget
 
+# BUSY=1 where others are at work on the stack, or a proxy keeps connections.
+WHICH_STACK = $(if $(STACK),--stack $(STACK),--environment $(ENVIRONMENT)) $(if $(BUSY),--busy)
+
+.PHONY: smoke
+smoke: $(VENV)/installed ## Whether a deployed stack works: signed requests, and nothing left open [STACK=… BUSY=1]
+	$(BIN)/python -m deploy.smoke $(WHICH_STACK) $(SMOKE)
+
+.PHONY: load
+load: $(VENV)/installed ## What a deployed stack bears [STACK=… LOAD="--callers 10 30 60 --seconds 10"]
+	$(BIN)/python -m deploy.load $(WHICH_STACK) $(LOAD)
+
 .PHONY: package
 package: $(VENV)/installed .venv-release/installed ## The layer by itself: wheel, sdist, zip for Lambda, bill of materials
 	@[ -z "$(TAG)" ] || grep -qx '__version__ = "$(TAG:v%=%)"' layers/single_connection/src/single_connection/__init__.py || \
