@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -640,6 +641,8 @@ def procedures(things: World) -> World:
     for name, body in {
         "undoes": "SELECT 1; ROLLBACK",
         "commits": "START TRANSACTION; UPDATE things SET number = 1; SELECT 1; COMMIT",
+        "begins_anew": "ROLLBACK; START TRANSACTION",
+        "changes": "UPDATE things SET number = number + 1",
         "goes_on": "SELECT 1; DO SLEEP(0.3); UPDATE things SET number = 1",
     }.items():
         run(f"DROP PROCEDURE IF EXISTS {name}")
@@ -726,6 +729,151 @@ def test_beside_another_threads_block_a_function_is_run_again_as_elsewhere(
     invoke(database, work)
     assert len(tries) == 2
     assert things.things() == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_procedure_that_puts_another_transaction_in_the_blocks_place_is_an_error(
+    procedures: World, nested: bool
+) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with database.transaction() if nested else contextlib.nullcontext():
+                cursor.callproc("begins_anew")
+            cursor.execute(ADD, ("b",))
+
+    with pytest.raises(TransactionControlError, match="ended its transaction and began another"):
+        invoke(database, work)
+    assert procedures.things() == {"a": 0, "b": 0}
+
+
+def test_procedures_and_savepoints_by_hand_work_inside_a_block(procedures: World) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute("SAVEPOINT mine")
+            cursor.callproc("changes")
+            cursor.execute("ROLLBACK TO SAVEPOINT mine")
+            cursor.callproc("changes")
+            with contextlib.suppress(ValueError), database.transaction():
+                cursor.callproc("changes")
+                raise ValueError
+            cursor.callproc("changes")
+
+    invoke(database, work)
+    assert procedures.things() == {"a": 2, "b": 2}
+
+
+def test_rows_that_were_changed_in_a_generator_that_is_dropped_are_not_lost_in_silence(
+    things: World, database: Database
+) -> None:
+    def rows() -> Iterator[Any]:
+        with database.transaction() as cursor:
+            cursor.execute("SELECT name FROM things FOR UPDATE")
+            yield from cursor.fetchall()
+
+    def work() -> str:
+        for row in rows():
+            with database.cursor() as cursor:
+                cursor.execute(ADD, (row["name"],))
+            break
+        return "well"
+
+    with pytest.raises(UncommittedWorkError, match=r"a generator was dropped .* in rows"):
+        invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_a_generator_that_only_reads_may_be_dropped(database: Database) -> None:
+    def rows() -> Iterator[Any]:
+        with database.transaction() as cursor:
+            cursor.execute("SELECT name FROM things")
+            yield from cursor.fetchall()
+
+    assert invoke(database, lambda: next(rows())) == {"name": "a"}
+
+
+def test_ddl_that_fails_has_committed_what_came_before_and_the_work_goes_on(
+    things: World, database: Database
+) -> None:
+    things.server.execute("GRANT CREATE ON things TO application")
+
+    def work() -> None:
+        connection = database.connection()
+        connection.autocommit(False)
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, ("a",))
+            with pytest.raises(Error, match="already exists"):
+                cursor.execute("CREATE TABLE things (n INT)")
+            cursor.execute(ADD, ("b",))
+        connection.commit()
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_ddl_that_is_lost_may_have_committed_what_came_before(things: World, proxy: Proxy) -> None:
+    database = things.database(port=proxy.port)
+    things.server.execute("GRANT CREATE ON things TO application")
+
+    def work() -> None:
+        database.connection().begin()
+        with database.cursor() as cursor:
+            cursor.execute(ADD, ("a",))
+            proxy.cut_before_answering()
+            cursor.execute("CREATE TABLE IF NOT EXISTS things (n INT)")
+
+    with pytest.raises(CommitOutcomeUnknownError, match="lost during CREATE TABLE"):
+        invoke(database, work)
+
+
+def test_a_with_block_that_closes_the_connection_over_uncommitted_rows_says_so(
+    things: World, database: Database
+) -> None:
+    def work(error: Exception | None = None) -> None:
+        with database.connection() as connection, connection.cursor() as cursor:
+            connection.begin()
+            cursor.execute(ADD, ("a",))
+            if error is not None:
+                raise error
+
+    with pytest.raises(UncommittedWorkError, match="commit before its end"):
+        invoke(database, work)
+    with pytest.raises(KeyError):
+        invoke(database, lambda: work(KeyError("a")))
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_a_statement_in_the_middle_of_another_is_refused_and_harms_neither(
+    database: Database,
+) -> None:
+    said: list[Any] = []
+
+    def ask(*_: object) -> None:
+        try:
+            with database.cursor() as cursor:
+                cursor.execute("SELECT 'inner'")
+        except Error as error:
+            said.append(str(error))
+
+    def work() -> Any:
+        with database.connection().cursor() as cursor:
+            before = signal.signal(signal.SIGALRM, ask)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            try:
+                cursor.execute("SELECT SLEEP(0.5), 'outer'")
+            finally:
+                signal.signal(signal.SIGALRM, before)
+            row = cursor.fetchone()
+            cursor.execute("SELECT 'next'")
+            return row, cursor.fetchone()
+
+    assert invoke(database, work) == ((0, "outer"), ("next",))
+    assert len(said) == 1
+    assert "in the middle of another one" in said[0]
 
 
 @pytest.mark.parametrize(

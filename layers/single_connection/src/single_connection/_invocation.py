@@ -14,6 +14,7 @@ from ._guard import caller
 from ._leaks import Leak
 from ._opening import Opening
 from ._telemetry import Measurements, Telemetry
+from ._turns import Hold
 from .errors import DatabaseBusyError, DeadlineError, OutsideInvocationError, UncommittedWorkError
 
 # For a server to let go of a session: measured at 45 microseconds on loopback; a rollback of much
@@ -52,6 +53,7 @@ class Invocation:
         self._process = os.getpid()
         self.thread = threading.get_ident()
         self.frame: FrameType | None = None
+        self.given_up: Hold | None = None
 
     def __enter__(self) -> Self:
         self.frame = sys._getframe(1)
@@ -200,8 +202,14 @@ class Invocation:
         """The handler has returned: is anything open that it may believe to be written?
 
         Raises:
-            UncommittedWorkError: A transaction is open, and has changed rows.
+            UncommittedWorkError: A transaction is open, and has changed rows; or was undone, as the
+                generator that it was in was dropped.
         """
+        if self.given_up is not None:
+            raise UncommittedWorkError(
+                f"a generator was dropped before its end inside {self.given_up}, and the rows that "
+                "were changed in it are rolled back: read it to its end, or have no block in it"
+            )
         session = self._session
         if session is None:
             return

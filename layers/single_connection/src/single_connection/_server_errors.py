@@ -50,5 +50,6 @@ DENIED: Final = frozenset({1045, 1698})
 NO_ACCESS_TO_SCHEMA: Final = 1044
 NO_SUCH_SCHEMA: Final = 1049
 NO_SUCH_SESSION: Final = 1094
+NO_SUCH_SAVEPOINT: Final = 1305
 # How the layer ends the words of a lost connection, where its statement changed rows by itself.
 OUTCOME_UNKNOWN: Final = "whether the statement was carried out is not known"

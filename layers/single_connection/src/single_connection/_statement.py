@@ -74,6 +74,11 @@ class Statement(NamedTuple):
         return self.begins
 
     @property
+    def commits_first(self) -> bool:
+        """Whether the server commits what is open before it looks whether it can do it."""
+        return self.word in _DEFINING and self.ends_transaction
+
+    @property
     def alters_session(self) -> bool:
         """Whether it leaves something in the session that a new one would not have."""
         if self.word in ("SET", "USE", "PREPARE", "LOCK"):

@@ -18,6 +18,9 @@ from ._turns import Hold
 
 R = TypeVar("R")
 
+# Of a code object: a generator, an asynchronous generator (Python's data model).
+_GENERATORS = 0x20 | 0x200
+
 FIRST_PAUSE = 0.02  # seconds
 LONGEST_PAUSE = 0.5
 
@@ -71,8 +74,11 @@ class Block:
             finally:
                 self._end(commit=False)  # whatever struck, nothing stays open
         else:
+            hold = self._hold
             with contextlib.suppress(Exception):  # the error on its way out says more
                 self._end(commit=False)
+            if hold is not None and hold.changed and _is_dropped(error):
+                self._invocation.given_up = hold  # nobody hears of a generator that is dropped
 
     def _end(self, *, commit: bool) -> None:
         session, hold = self._session, self._hold
@@ -85,6 +91,12 @@ class Block:
             if self._cursor is not None:
                 with contextlib.suppress(Exception):
                     self._cursor.close()
+
+
+def _is_dropped(error: BaseException) -> bool:
+    """Whether it ends a generator, or an asynchronous one, that nobody reads any more."""
+    trace = error.__traceback__ if isinstance(error, GeneratorExit) else None
+    return trace is not None and bool(trace.tb_frame.f_code.co_flags & _GENERATORS)
 
 
 def run_again(attempt: Callable[[], R], deadline: Deadline, count: Callable[[], None]) -> R:

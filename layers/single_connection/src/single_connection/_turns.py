@@ -41,17 +41,18 @@ class Hold:
         speaks: Of a loan: whether what runs now comes from who borrowed it.
         restore: Of a loan: the statement that puts back what was changed on the session, or "".
         level: Of a block: 0 for the transaction itself, above that a savepoint's number.
+        marked: Of a block: whether a savepoint tells if its transaction is still the same one.
         ended: Of a block: why it cannot go on; every further statement raises this.
     """
 
     __slots__ = (
-        "_before", "_greenlet", "_task", "changed", "ended", "kind", "level", "place", "restore",
-        "speaks", "thread", "what",
+        "_before", "_greenlet", "_task", "changed", "ended", "kind", "level", "marked", "place",
+        "restore", "speaks", "thread", "what",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, what: str, place: str, level: int = 0) -> None:
         self.kind, self.what, self.place, self.level = kind, what, place, level
-        self.changed = self.speaks = False
+        self.changed = self.marked = self.speaks = False
         self.restore = ""
         self.ended: Exception | None = None
         self.thread = threading.get_ident()

@@ -12,9 +12,7 @@ from .._addresses import end_of
 from .._clock import clock
 from .._statement import Statement, classify
 from .._turns import Turns
-from ..errors import (
-    OutsideInvocationError,
-)
+from ..errors import OutsideInvocationError, UncommittedWorkError
 from .conversation import CALL
 from .transactions import Transactions
 
@@ -214,6 +212,20 @@ class Connection(Transactions):
         if self.say_goodbye(until):
             self.is_gone(until)
         self.hang_up(until)
+
+    def __exit__(self, *raised: object) -> None:
+        """Close, as PyMySQL's.
+
+        Raises:
+            UncommittedWorkError: The block went well, and what it changed was not committed.
+        """
+        unfinished = self.unfinished if raised[:1] == (None,) else None
+        self.close()
+        if unfinished is not None and unfinished.kind == "by hand":
+            raise UncommittedWorkError(
+                f"a `with` block closed the connection while {unfinished} was open and had changed "
+                "rows, which are rolled back: commit before its end"
+            )
 
     def abandon(self) -> None:
         """Drop this process's copy of the socket without a word: for a forked child.

@@ -105,6 +105,7 @@ class Conversation(Protocol):
 
     def _fail(self, statement: Statement, error: BaseException) -> None:
         """Leave everything as it has to be after `error`; raise what says more than it does."""
+        commits = statement.word == "COMMIT" or self._would_commit(statement)
         if self._setting_up and self._answered:
             self._answered = False  # without its lease a session must not live
         if (
@@ -116,7 +117,7 @@ class Conversation(Protocol):
         elif isinstance(error, MySQLError) and (
             self.in_transaction or not super().get_autocommit()
         ):
-            self._see_what_is_left(error)
+            self._see_what_is_left(statement, error)
         because = self._closed_because
         if because is not None and isinstance(error, Exception):
             self._told = True
@@ -124,15 +125,23 @@ class Conversation(Protocol):
             reason.__cause__ = error
         else:
             reason = alarm_behind(error) or error
-        if statement.word == "COMMIT" and not self._answered and isinstance(error, Exception):
+        if commits and not self._answered and isinstance(error, Exception):
             raise CommitOutcomeUnknownError(
-                "the connection was lost during COMMIT: look whether the work is there before you "
-                "repeat it, or keep an idempotency key in the same transaction"
+                f"the connection was lost during {' '.join(statement).strip()}: look whether the "
+                "work is there before you repeat it, or keep an idempotency key in the same "
+                "transaction"
             ) from reason
         if reason is not error:
             raise reason
         if isinstance(error, MySQLError) and self._sock is None:
             self._explain_loss(statement, error)
+
+    def _would_commit(self, statement: Statement) -> bool:
+        """Whether it commits by itself what was changed before it, as DDL does."""
+        hold = self.turns.hold
+        if hold is None or hold.kind == "block" or not hold.changed:
+            return False
+        return statement.ends_transaction and not statement.rolls_back
 
     def _explain_loss(self, statement: Statement, error: MySQLError) -> None:
         """Say what became of the work: half of what who reads it wants to know."""
@@ -163,7 +172,7 @@ class Conversation(Protocol):
                 self._undone = hold.ended  # whoever goes on by hand has not been told
             self.turns.drop(hold)
 
-    def _see_what_is_left(self, error: MySQLError) -> None:
+    def _see_what_is_left(self, statement: Statement, error: MySQLError) -> None:
         """After an error in a transaction: the server's flag says whether it is still open.
 
         Some errors undo all of it (a deadlock; a lock-wait timeout where the server is set so); the
@@ -186,14 +195,18 @@ class Conversation(Protocol):
             hold = self.turns.holds[0] if self.turns.holds else None
             if hold is not None and hold.kind == "block":
                 hold.ended = error
-            else:
+                return
+            if not statement.commits_first:  # then it is written, not undone
                 self._undone = error
-                if hold is not None and hold.kind == "by hand":
+            if hold is not None:
+                hold.changed = False
+                if hold.kind == "by hand":
                     self.turns.drop(hold)
 
     def _admit(self, statement: Statement) -> None:
         """Refuse what cannot be right here and now."""
         self.turns.wait("a statement")
+        self._be_free()
         root = self.turns.holds[0] if self.turns.holds else None
         if root is not None and root.ended is not None and root.kind != "by hand":
             raise root.ended
@@ -215,6 +228,15 @@ class Conversation(Protocol):
             self._undone = None
         self._end_stream()
 
+    def _be_free(self) -> None:
+        """Refuse what a signal's handler or the garbage collector asks in mid-statement."""
+        if not self._answered and self._sock is not None:
+            raise ProgrammingError(
+                CR.CR_COMMANDS_OUT_OF_SYNC,
+                "a statement was asked for in the middle of another one of the same thread, by a "
+                "signal's handler or a __del__: do it after that one",
+            )
+
     def _is_beside(self, root: Hold, statement: Statement) -> bool:
         """Whether it may change something in a transaction of which its author knows nothing."""
         if root.kind != "loan" or root.speaks or super().get_autocommit():
@@ -229,7 +251,8 @@ class Conversation(Protocol):
                 hold = Hold("by hand", "a transaction begun by hand", caller())
                 self.turns.push(hold)
             if self._has_changed(statement, answer):
-                self.turns.holds[0].changed = True
+                for one in self.turns.holds:
+                    one.changed = True
         elif hold is not None:
             if hold.kind == "by hand":
                 self.turns.drop(hold)
@@ -282,7 +305,9 @@ class Conversation(Protocol):
 
     def _has_answers_left(self) -> bool:
         latest = self._latest
-        return latest is not None and latest.has_next and not latest.unbuffered_active
+        if latest is None or latest.unbuffered_active:
+            return False
+        return bool(latest.has_next)
 
     def _end_stream(self) -> None:
         """What is left of the statement before: its reader, if there is one still, is told."""

@@ -8,6 +8,7 @@ import pymysql
 from pymysql.constants import CR
 from pymysql.err import MySQLError, OperationalError
 
+from .._server_errors import NO_SUCH_SAVEPOINT
 from .._statement import Statement
 from .._turns import Hold
 from ..errors import (
@@ -48,6 +49,18 @@ class Transactions(Conversation):
                 self._result = mine
             return answer
 
+    def _admit(self, statement: Statement) -> None:
+        super()._admit(statement)
+        holds = self.turns.holds
+        if not holds or holds[0].kind != "block":
+            return
+        if statement.word in ("CALL", "EXECUTE") and not holds[-1].level and not holds[0].marked:
+            # What it does to the transaction may not show in the flags: it can begin another one.
+            self._own("SAVEPOINT level_0")
+            holds[0].marked = True
+        elif statement.word == "ROLLBACK":  # to a savepoint, perhaps of before ours
+            holds[0].marked = False
+
     def enter_block(self, place: str) -> Hold:
         """Begin a transaction, or a savepoint inside of the block that this thread and task has.
 
@@ -56,6 +69,7 @@ class Transactions(Conversation):
         """
         with self.turns.lock:
             self.turns.wait("a database.transaction() block")
+            self._be_free()
             if self._sock is not None:
                 self._end_stream()
             outer = self.turns.hold
@@ -113,10 +127,22 @@ class Transactions(Conversation):
             )
         self._be_open()
         self._end_stream()
-        if hold.level:
-            self._own(f"RELEASE SAVEPOINT level_{hold.level}")
-        else:
+        if hold.level or hold.marked:
+            self._release(hold)
+        if not hold.level:
             self._own("COMMIT")
+
+    def _release(self, hold: Hold) -> None:
+        try:
+            self._own(f"RELEASE SAVEPOINT level_{hold.level}")
+        except MySQLError as error:
+            if error.args[0] != NO_SUCH_SAVEPOINT:
+                raise
+            raise TransactionControlError(
+                f"something inside {hold}, a procedure for example, ended its transaction and "
+                "began another: what came before is committed or rolled back already, what came "
+                "after it is rolled back; leave the transaction to the block"
+            ) from error
 
     def _undo(self, hold: Hold) -> None:
         """Roll back to where the block began; what cannot be undone ends all of it."""
