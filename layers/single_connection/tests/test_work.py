@@ -643,6 +643,7 @@ def procedures(things: World) -> World:
         "commits": "START TRANSACTION; UPDATE things SET number = 1; SELECT 1; COMMIT",
         "begins_anew": "ROLLBACK; START TRANSACTION",
         "changes": "UPDATE things SET number = number + 1",
+        "fails": "START TRANSACTION; UPDATE things SET number = 1; SIGNAL SQLSTATE '45000'",
         "goes_on": "SELECT 1; DO SLEEP(0.3); UPDATE things SET number = 1",
     }.items():
         run(f"DROP PROCEDURE IF EXISTS {name}")
@@ -747,6 +748,21 @@ def test_a_procedure_that_puts_another_transaction_in_the_blocks_place_is_an_err
     with pytest.raises(TransactionControlError, match="ended its transaction and began another"):
         invoke(database, work)
     assert procedures.things() == {"a": 0, "b": 0}
+
+
+def test_a_transaction_that_a_failed_procedure_left_is_not_committed_by_the_next_block(
+    procedures: World,
+) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        with contextlib.suppress(Error), database.cursor() as cursor:
+            cursor.callproc("fails")
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+
+    invoke(database, work)
+    assert procedures.things() == {"a": 1, "b": 0}
 
 
 def test_procedures_and_savepoints_by_hand_work_inside_a_block(procedures: World) -> None:

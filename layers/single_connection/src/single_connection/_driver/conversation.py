@@ -115,7 +115,9 @@ class Conversation(Protocol):
         ):
             self._lose(error)
         elif isinstance(error, MySQLError) and (
-            self.in_transaction or not super().get_autocommit()
+            self.in_transaction
+            or not super().get_autocommit()
+            or statement.word in ("CALL", "EXECUTE")
         ):
             self._see_what_is_left(statement, error)
         because = self._closed_because
@@ -176,8 +178,8 @@ class Conversation(Protocol):
         """After an error in a transaction: the server's flag says whether it is still open.
 
         Some errors undo all of it (a deadlock; a lock-wait timeout where the server is set so); the
-        error itself does not say so, the next answer does: this is the price, a round trip. Without
-        autocommit a procedure that failed may have begun one.
+        error itself does not say so, the next answer does: this is the price, a round trip. A
+        procedure that failed may have begun one, which nobody else knows of.
         """
         was_open = self.in_transaction
         try:
@@ -202,6 +204,9 @@ class Conversation(Protocol):
                 hold.changed = False
                 if hold.kind == "by hand":
                     self.turns.drop(hold)
+        elif self.in_transaction and not self.turns.holds and super().get_autocommit():
+            with contextlib.suppress(MySQLError):
+                self._own("ROLLBACK")  # or the next block's beginning would commit it
 
     def _admit(self, statement: Statement) -> None:
         """Refuse what cannot be right here and now."""
