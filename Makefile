@@ -144,6 +144,14 @@ build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
 deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for the other section
 	$(BIN)/python -m deploy $(ENVIRONMENT) $(DEPLOY_FLAGS)
 
+.PHONY: function
+function: $(VENV)/installed ## A new function of yours: make function NAME=venue_admin TRIGGER=http|queue|schedule|direct
+	@$(BIN)/python -m starter.function add "$(NAME)" "$(TRIGGER)"
+
+.PHONY: function-remove
+function-remove: $(VENV)/installed ## The reverse; what its migrations made stays: make function-remove NAME=venue_admin
+	@$(BIN)/python -m starter.function remove "$(NAME)"
+
 .PHONY: budget
 budget: $(VENV)/installed ## Share each class's connections out among the functions, in template.yaml
 	@$(BIN)/python -m starter.budget

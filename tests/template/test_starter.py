@@ -1,0 +1,122 @@
+"""A copy gets one function of each trigger, loses one, and is as right as before."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.template import FUNCTION, ROOT, read_template
+from starter import budget, function
+from starter.stack import StackError, put_before
+
+NEW = {"venue_admin": "http", "mail_out": "queue", "tidy_up": "schedule", "look_up": "direct"}
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv*", "build", ".aws-sam", "__pycache__", ".*_cache", ".hypothesis", "node_modules"
+)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """This project somewhere else, in a folder with a space, without git."""
+    return Path(shutil.copytree(ROOT, tmp_path / "my bookings", ignore=LEFT_OUT))
+
+
+def files(root: Path) -> set[str]:
+    return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()}
+
+
+def run(root: Path, *command: str) -> str:
+    environ = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
+    done = subprocess.run(
+        command, cwd=root, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (
+        f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("trigger", function.TRIGGERS)
+def test_what_is_added_and_removed_again_leaves_its_table_alone(copy: Path, trigger: str) -> None:
+    before, template = files(copy), (copy / "template.yaml").read_text(encoding="utf-8")
+    function.add("venue_admin", trigger, copy)
+    new = files(copy) - before
+    assert {"functions/venue_admin/app.py", "tests/functions/test_venue_admin.py"} < new
+    assert "VenueAdmin" in read_template(copy / "template.yaml")["Resources"]
+    function.remove("venue_admin", copy)
+    [left] = files(copy) - before
+    assert left.startswith("functions/migrate/migrations/")
+    assert (copy / "template.yaml").read_text(encoding="utf-8") == template
+
+
+def test_each_function_of_the_shop_can_be_taken_away(copy: Path) -> None:
+    function.add("venue_admin", "http", copy)
+    for name in ("orders_api", "stock_worker", "sales_report"):
+        function.remove(name, copy)
+    template = (copy / "template.yaml").read_text(encoding="utf-8")
+    for gone in ("OrdersApi", "Stock", "SalesReport"):
+        assert gone not in template.partition("\nResources:\n")[2], gone
+    assert (copy / "template.yaml").stat().st_size > 50_000
+
+
+def test_a_function_that_no_class_has_room_for_changes_nothing(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: (copy / name).read_bytes() for name in files(copy)}
+    monkeypatch.setattr(budget, "KEPT_FOR_PEOPLE", 60)
+    with pytest.raises(budget.BudgetError, match=r"they want .*VenueAdmin 2"):
+        function.add("venue_admin", "queue", copy)
+    assert {name: (copy / name).read_bytes() for name in files(copy)} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "trigger", "said"),
+    [
+        ("venue_admin", "mail", "expected one of http, queue, schedule, direct"),
+        ("VenueAdmin", "http", "expected words of lower-case letters"),
+        ("", "http", "expected words of lower-case letters"),
+        ("../x", "http", "expected words of lower-case letters"),
+        ("migrate", "http", "There is a function migrate already"),
+        ("products", "http", "There is a table products already"),
+    ],
+)
+def test_a_name_or_a_trigger_that_is_none_is_refused(
+    copy: Path, name: str, trigger: str, said: str
+) -> None:
+    before = files(copy)
+    with pytest.raises(function.RefusedError, match=said):
+        function.add(name, trigger, copy)
+    assert files(copy) == before
+
+
+@pytest.mark.parametrize("name", ["migrate", "connection_census", "nothing", ""])
+def test_what_stays_or_is_not_there_is_not_removed(copy: Path, name: str) -> None:
+    with pytest.raises(function.RefusedError, match="There is no function"):
+        function.remove(name, copy)
+
+
+def test_a_template_without_the_place_is_refused_with_a_sentence() -> None:
+    with pytest.raises(StackError, match="has no place: expected one line 'ConnectionCensus:'"):
+        put_before("Resources:\n", "  ConnectionCensus:\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_a_copy_with_one_function_of_each_trigger_less_one_passes_its_checks(copy: Path) -> None:
+    for name, trigger in NEW.items():
+        function.add(name, trigger, copy)
+    function.remove("mail_out", copy)
+    resources = read_template(copy / "template.yaml")["Resources"]
+    assert sum(r["Type"] == FUNCTION for r in resources.values()) == 8
+    python = sys.executable
+    run(copy, python, "-m", "ruff", "check", ".")
+    run(copy, python, "-m", "ruff", "format", "--check", ".")
+    run(copy, python, "-m", "mypy", "functions", "tests/functions")
+    run(copy, str(Path(python).with_name("sam")), "validate", "--lint")
+    pytest_ = (python, "-m", "pytest", "-n", "0", "-q", "--database", "mariadb")
+    run(copy, *pytest_, "tests/template/test_stack.py", "tests/template/test_budget.py")
+    mine = [f"tests/functions/test_{name}.py" for name in NEW if name != "mail_out"]
+    run(copy, *pytest_, *mine, "tests/functions/test_events.py")
