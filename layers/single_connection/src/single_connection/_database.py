@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ._connector import Connector, MySQLConnector
+from ._connector import MySQLConnector
 from ._deadline import context_among
 from ._driver import Connection, Cursor
 from ._invocation import Invocation
+from ._protocols import Connector
 from ._settings import Settings
 from ._telemetry import Telemetry
 from ._transaction import Block, run_again

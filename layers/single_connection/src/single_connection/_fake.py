@@ -142,7 +142,7 @@ class _Cursor:
 
 
 class _Connection:
-    """Stands where the driver's connection does: see `_connector.Session`."""
+    """Stands where the driver's connection does: see `_protocols.Session`."""
 
     inode = 0
     forgotten = None
@@ -300,7 +300,7 @@ class _Connection:
 
 
 class FakeConnector:
-    """Opens connections to a fake server: see `_connector.Connector`."""
+    """Opens connections to a fake server: see `_protocols.Connector`."""
 
     settings = Settings(host="fake", name="fake", user="fake", password="fake")  # noqa: S106
     margin = settings.deadline_margin

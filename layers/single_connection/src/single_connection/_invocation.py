@@ -8,11 +8,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from ._clock import clock
-from ._connector import Connector, Session
 from ._deadline import Deadline, Watchdog, seconds_left
 from ._guard import caller
 from ._leaks import Leak
 from ._opening import Opening
+from ._protocols import Connector, Session
 from ._telemetry import Measurements, Telemetry
 from ._turns import Hold
 from .errors import DatabaseBusyError, DeadlineError, OutsideInvocationError, UncommittedWorkError

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from pymysql.err import MySQLError
 
-from ._connector import Session
 from ._deadline import Deadline
 from ._driver import Cursor
 from ._guard import caller
 from ._jitter import uniform
+from ._protocols import Session
 from ._server_errors import REPEATABLE
 from ._turns import Hold
 

@@ -1,11 +1,18 @@
 """An answer of the server's: rows that belong to the cursor that asked for them, or an error."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pymysql.connections import EOFPacketWrapper, MySQLResult
 
-if TYPE_CHECKING:
-    from .connection import Connection
+
+class Reader(Protocol):
+    """Reads the rows of a stream from the server, in turn."""
+
+    def next_row(self, result: "Result") -> Any:
+        """The next one."""
+
+    def leave_stream(self, result: "Result") -> None:
+        """Nobody wants the others."""
 
 
 class Result(MySQLResult):
@@ -15,9 +22,9 @@ class Result(MySQLResult):
         disturbed: Why the rows that were not read yet cannot be had any more.
     """
 
-    connection: "Connection | None"
+    connection: Reader | None  # type: ignore[assignment] # all that is asked of it
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: Reader) -> None:
         super().__init__(connection)
         self.disturbed: Exception | None = None
 
