@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.connect.report import BLUE, GREY, ORANGE, aligned
+from lab.dark import write_dark
 
 FULL_CORE_MB = 1769  # AWS Lambda Developer Guide, "Configure Lambda function memory"
 MEMORY_MB = (128, 256, 512, 1024, FULL_CORE_MB)
@@ -146,5 +147,6 @@ def chart(sides: dict[str, dict[str, float]], path: Path) -> None:
     axis.tick_params(axis="y", length=0)
     figure.suptitle("Until the first answer of a new process", x=0.01, ha="left", fontsize=12.5)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    write_dark(path.with_suffix(".svg"))
     figure.savefig(path.with_suffix(".png"), dpi=100, metadata={"Software": None})
     plt.close(figure)

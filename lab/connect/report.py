@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.connect.sides import ASIDE, RIVALS, STEPS, UNVERIFIED
+from lab.dark import write_dark
 
 DOCUMENT = Path(__file__).with_name("README.md")
 SHOWN = {"connect": "speed", "cold": "cold"}
@@ -185,6 +186,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
         fontsize=12.5,
     )
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    write_dark(path.with_suffix(".svg"))
     figure.savefig(path.with_suffix(".png"), dpi=100, metadata={"Software": None})
     plt.close(figure)
 
@@ -240,7 +242,7 @@ def main() -> int:
         return 1
     DOCUMENT.write_text(fill(DOCUMENT.read_text(), made))
     for name in ("connect", "cold"):
-        for suffix in (".svg", ".png"):
+        for suffix in (".svg", "-dark.svg", ".png"):
             source = folder / f"{name}{suffix}"
             if source.exists():
                 shutil.copy(source, DOCUMENT.with_name(SHOWN[name] + suffix))

@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab.dark import write_dark
 from lab.experiment.outcome import Outcome, Plan
 from local.fleet import Sample
 
@@ -52,6 +53,7 @@ def draw(outcomes: Sequence[Outcome], plan: Plan, stem: Path) -> tuple[Path, Pat
         figure.text(0.985, 0.955, "connections the database counts", size=10.5, ha="right")
         paths = (stem.with_suffix(".svg"), stem.with_suffix(".png"))
         figure.savefig(paths[0], metadata={"Date": None, "Creator": None})
+        write_dark(paths[0])
         figure.savefig(paths[1], dpi=200, metadata={"Software": None})
     return paths
 

@@ -60,7 +60,8 @@ async def test_the_first_two_fill_the_server_and_fail_and_ours_never_holds_more_
     assert written == report
     assert written["facts"]["server"] == str(either_server)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"experiment.json", "connections.svg", "connections.png"}
+    pictures = {"connections.svg", "connections-dark.svg", "connections.png"}
+    assert left == {"experiment.json", *pictures}
     assert "ours: no error" in text.getvalue()
 
 

@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab.dark import write_dark
 from lab.experiment.chart import COLOURS, FAINT, IN_FLIGHT, INK, STYLE
 from lab.soak.faults import KINDS
 from lab.soak.play import Played
@@ -114,4 +115,5 @@ def _connections(axes: Axes, played: Played) -> None:
 
 def _save(figure: Figure, stem: Path) -> None:
     figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None}, dpi=200)
+    write_dark(stem.with_suffix(".svg"))
     figure.savefig(stem.with_suffix(".png"), dpi=150, metadata={"Software": None})
