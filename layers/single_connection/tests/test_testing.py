@@ -1,11 +1,17 @@
 """What a user needs to test handlers without a server; no fixture of a server here."""
 
+import contextlib
 import json
 from typing import Any
 
 import pymysql
 import pytest
-from single_connection import Database, OutsideInvocationError, SecondConnectionError
+from single_connection import (
+    Database,
+    OutsideInvocationError,
+    SecondConnectionError,
+    UncommittedWorkError,
+)
 from single_connection.testing import LambdaContext, fake
 
 database = Database.from_environment({})
@@ -130,6 +136,31 @@ def test_cursors_give_rows_as_a_real_one_does() -> None:
 def test_a_transaction_left_open_is_rolled_back_at_the_end() -> None:
     with fake(database) as server:
         database.invocation(lambda _e, _c: database.connection().begin())({}, LambdaContext())
+    assert server.outcomes == ["rolled back"]
+
+
+def test_a_handler_that_forgets_to_commit_is_told_by_a_fake_too() -> None:
+    def work(_event: Any, _context: Any) -> None:
+        database.connection().begin()
+        with database.cursor() as cursor:
+            cursor.execute("UPDATE products SET stock = 0")
+
+    with fake(database) as server:
+        server.answer("UPDATE", affected=1)
+        with pytest.raises(UncommittedWorkError, match="begun by hand"):
+            database.invocation(work)({}, LambdaContext())
+    assert server.outcomes == ["rolled back"]
+
+
+def test_a_deadlock_that_is_swallowed_commits_nothing_in_a_fake_either() -> None:
+    def work(_event: Any, _context: Any) -> None:
+        with database.transaction() as cursor, contextlib.suppress(pymysql.err.Error):
+            cursor.execute("UPDATE products SET stock = 0")
+
+    with fake(database) as server:
+        server.answer("UPDATE", error=pymysql.err.OperationalError(1213, "Deadlock found"))
+        with pytest.raises(pymysql.err.OperationalError, match="Deadlock"):
+            database.invocation(work)({}, LambdaContext())
     assert server.outcomes == ["rolled back"]
 
 

@@ -892,6 +892,24 @@ def test_a_statement_in_the_middle_of_another_is_refused_and_harms_neither(
     assert "in the middle of another one" in said[0]
 
 
+@pytest.mark.parametrize("sql", ["SET NAMES gbk", "SET character_set_client = 'sjis'"])
+def test_an_encoding_that_hides_a_quote_is_set_by_method_alone(
+    things: World, database: Database, sql: str
+) -> None:
+    nobody = "\u7e17' OR 1=1 -- "
+
+    def work() -> list[int]:
+        with database.cursor() as cursor:
+            with pytest.raises(Error, match="set_character_set"):
+                cursor.execute(sql)
+            cursor.execute("SET NAMES utf8mb4")
+            found = [cursor.execute("SELECT name FROM things WHERE name = %s", (nobody,))]
+            database.connection().set_character_set("gbk")
+            return [*found, cursor.execute("SELECT name FROM things WHERE name = %s", (nobody,))]
+
+    assert invoke(database, work) == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("sql", "ends", "reads"),
     [("COMMIT", True, False), ("-- hi\nROLLBACK TO x", False, False), ("(SELECT 1)", False, True),

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from pymysql.err import MySQLError
+
 from ._driver import DictCursor
 from ._guard import caller
 from ._opening import Opening
@@ -24,6 +26,8 @@ _ASKED = {
 }
 # Of transactions and of the session; they are no statements of the handler's.
 _CONTROL = frozenset({"COMMIT", "RELEASE", "ROLLBACK", "SAVEPOINT"})
+
+DEADLOCK = 1213
 
 
 @dataclasses.dataclass(slots=True)
@@ -171,7 +175,18 @@ class _Connection:
         if lent and classify(statement).word in _CONTROL | {"SET"}:
             return _Answer(statement, [], 0, None, 0)
         self._worked = self._worked or (lent and not self._autocommit)
-        return self.server.respond(statement, arguments)
+        try:
+            answer = self.server.respond(statement, arguments)
+        except MySQLError as error:
+            if error.args[:1] == (DEADLOCK,):
+                for hold in self.turns.holds[:1]:
+                    hold.ended = error if hold.kind == "block" else None  # all of it is undone
+            raise
+        changed = answer.affected if answer.affected is not None else len(answer.rows)
+        if changed and not classify(statement).reads and not (lent and self._autocommit):
+            for hold in self.turns.holds:
+                hold.changed = True
+        return answer
 
     def query(self, statement: str) -> int:
         return len(self.ask(statement, None).rows)
@@ -180,6 +195,8 @@ class _Connection:
         """Raises where the driver's own connection would refuse a statement."""
         with self.turns.lock:
             self.turns.wait("a statement")
+            if self.turns.holds and self.turns.holds[0].ended is not None:
+                raise self.turns.holds[0].ended
             if not self.open:
                 raise self.refusal()
 
@@ -194,7 +211,7 @@ class _Connection:
     def enter_block(self, place: str) -> Hold:
         with self.turns.lock:
             self.turns.wait("a database.transaction() block")
-            if self.turns.hold is not None and self.turns.hold.kind == "by hand":
+            if self.turns.hold is not None and self.turns.hold.kind != "block":
                 raise TransactionControlError(f"a block was asked for inside {self.turns.hold}")
             hold = Hold("block", "a database.transaction() block", place, len(self.turns.holds))
             hold.enter()
@@ -202,10 +219,14 @@ class _Connection:
             return hold
 
     def leave_block(self, hold: Hold, *, commit: bool) -> None:
+        ended = self.turns.holds[0].ended if hold in self.turns.holds else None
         if not hold.level and hold in self.turns.holds:
-            self.server.outcomes.append("committed" if commit else "rolled back")
+            written = commit and ended is None
+            self.server.outcomes.append("committed" if written else "rolled back")
         hold.leave()
         self.turns.drop(hold)
+        if commit and ended is not None:
+            raise ended
 
     def begin(self) -> None:
         self._control("BEGIN")
@@ -253,7 +274,7 @@ class _Connection:
             self.turns.drop(self.turns.holds[0])
         elif self._worked:
             self.server.outcomes.append(outcome)
-            self._worked = False
+            self._worked = self.turns.holds[0].changed = False
 
     def borrow(self, what: str, place: str) -> Hold:
         with self.turns.lock:

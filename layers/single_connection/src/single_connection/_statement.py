@@ -22,6 +22,11 @@ _READING = frozenset({
 _RETURNING = frozenset({"DELETE", "INSERT", "REPLACE", "UPDATE"})
 # What a WITH does in the end, unless it reads; FOR UPDATE does.
 _CHANGE = re.compile(r"(?<!FOR)\s(DELETE|UPDATE)\b", re.IGNORECASE)
+# A SET of an encoding in which the second byte of a character may be a backslash or a quote.
+_UNSAFE_CHARSET = re.compile(
+    r"\b(?:NAMES|CHARSET|CHARACTER[_\s]+SET\w*)\b.*\b(?:big5|cp932|gb18030|gbk|sjis)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 class Statement(NamedTuple):
@@ -84,6 +89,12 @@ class Statement(NamedTuple):
         if self.word in ("SET", "USE", "PREPARE", "LOCK"):
             return True
         return self.word == "CREATE" and self.second == "TEMPORARY"
+
+
+def names_another_charset(sql: str | bytes) -> bool:
+    """Whether a SET changes how the server reads strings, behind the back of who escapes them."""
+    text = sql if isinstance(sql, str) else sql.decode("latin-1")
+    return _UNSAFE_CHARSET.search(text) is not None
 
 
 def classify(sql: str | bytes) -> Statement:

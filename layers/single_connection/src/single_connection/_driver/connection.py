@@ -10,7 +10,7 @@ from pymysql.err import OperationalError, ProgrammingError
 
 from .._addresses import end_of
 from .._clock import clock
-from .._statement import Statement, classify
+from .._statement import Statement, classify, names_another_charset
 from .._turns import Turns
 from ..errors import OutsideInvocationError, UncommittedWorkError
 from .conversation import CALL
@@ -48,6 +48,11 @@ class Connection(Transactions):
     def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
         """One statement, its answer read to the end, unless it is a stream of rows."""
         statement = classify(sql)
+        if statement.word == "SET" and names_another_charset(sql):
+            raise ProgrammingError(
+                "an encoding in which a backslash may be half of a character was to be set by SQL, "
+                "and strings would be escaped wrongly: use connection.set_character_set(...)"
+            )
         if self._tag:
             sql = (sql.encode(self.encoding) if isinstance(sql, str) else sql) + self._tag
         ask = super().query
