@@ -1,13 +1,16 @@
 """What the guides show works, on a real server, and what they list is complete."""
 
 import importlib.util
+import json
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 from single_connection import errors
 from single_connection.testing import LambdaContext, unguarded
 
@@ -43,6 +46,25 @@ def test_the_first_function_answers(application: LocalDatabase) -> None:
     rows = handler({"below": 90}, LambdaContext())
     assert {"name": "Plate", "stock": 80} in list(rows)
     assert application.sessions() == []
+
+
+def test_the_first_functions_place_in_the_template_fits_it() -> None:
+    template = read_template()
+    [(name, function)] = yaml_parse(textwrap.dedent(block("first-function.md", "yaml"))).items()
+    assert name not in template["Resources"]
+    assert function["Condition"] in template["Conditions"]
+    assert function["DependsOn"] in template["Resources"]
+    text = json.dumps(function)
+    known = {*template["Resources"], *template["Parameters"], *template["Conditions"]}
+    referred = re.findall(r'"Ref": "(\w+)"|"Fn::If": \["(\w+)"', text)
+    assert len(referred) >= 4
+    assert {one or other for one, other in referred} <= known
+    siblings = [one for one in template["Resources"].values() if one["Type"] == function["Type"]]
+    assert any(
+        one["Properties"]["VpcConfig"] == function["Properties"]["VpcConfig"]
+        and one["Properties"]["Policies"] == function["Properties"]["Policies"]
+        for one in siblings
+    )
 
 
 def test_a_handler_that_was_moved_takes_stock(application: LocalDatabase) -> None:

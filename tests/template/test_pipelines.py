@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_only_main_is_deployed_and_only_after_its_checks() -> None:
     [job] = workflow["jobs"].values()
     assert "github.ref == 'refs/heads/main'" in job["if"]
     assert "conclusion == 'success'" in job["if"]
+
+
+def test_what_was_deployed_is_asked_whether_it_works() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/deploy.yaml").read_text(encoding="utf-8"))
+    [job] = workflow["jobs"].values()
+    commands = [step["run"].split() for step in job["steps"] if "make" in step.get("run", "")]
+    assert [command[1] for command in commands] == ["deploy", "smoke"]
+    assert all("ENVIRONMENT=prod" in command for command in commands)
 
 
 def test_the_checks_are_everybodys() -> None:
@@ -91,4 +100,7 @@ def test_dependabot_looks_where_there_is_something_to_update() -> None:
         for pattern in ("functions/*/requirements.txt", "layers/*/requirements.txt")
         for path in ROOT.glob(pattern)
     }
-    assert set(python["directories"]) == {"/", *folders}
+    given = python["directories"]
+    assert "/" in given
+    assert folders == {one for one in folders if any(fnmatchcase(one, each) for each in given)}
+    assert [each for each in given if not any(fnmatchcase(f, each) for f in {"/", *folders})] == []

@@ -16,6 +16,7 @@ from single_connection import (
     DeadlineError,
     OutsideInvocationError,
 )
+from single_connection._clock import clock
 from single_connection._deadline import LONGEST_DEADLINE, Deadline, seconds_left
 from single_connection.testing import LambdaContext
 
@@ -353,6 +354,15 @@ def test_a_time_that_no_platform_can_wait_for_is_capped(
     milliseconds: float, seconds: float
 ) -> None:
     assert seconds_left(_Context(milliseconds)) == seconds
+
+
+def test_a_test_that_stops_the_time_does_not_stop_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As freezegun does it: another function in the module's place."""
+    before = clock.now()
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    assert clock.now() >= before > 0
 
 
 def test_a_method_is_marked_as_a_function_is_and_its_context_counts(things: World) -> None:
