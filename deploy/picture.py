@@ -168,7 +168,7 @@ def _draw(template: Mapping[str, Any], c: Mapping[str, str]) -> Iterator[str]:
     yield box(DATABASE, TOP - 6, DATABASE_WIDTH, 40, dashed)
     yield text(DATABASE + 16, TOP + 19, "RDS Proxy, if asked for", 14, look=faint)
     yield box(DATABASE, bottom - 56, DATABASE_WIDTH, 42, plain)
-    yield text(DATABASE + 16, bottom - 30, "Secrets Manager endpoint", 14)
+    yield text(DATABASE + 16, bottom - 30, "Secrets Manager", 15)
     yield text(
         SOURCES, bottom + 40,
         f"{alarms} alarms, a dashboard, log groups. Drawn from template.yaml at its defaults.",
