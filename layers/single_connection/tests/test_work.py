@@ -128,6 +128,35 @@ def test_who_waits_for_another_threads_block_until_the_end_is_told_whose_it_is(
     assert things.things() == {"a": 0, "b": 0}
 
 
+@pytest.mark.parametrize("dies_later", [False, True])
+def test_a_thread_that_ended_with_its_transaction_open_is_not_waited_for(
+    things: World, database: Database, dies_later: bool
+) -> None:
+    left_open: list[Any] = []
+
+    def begin() -> None:
+        left_open.append(database.transaction())
+        left_open[0].__enter__().execute(ADD, ("a",))
+        begun.set()
+        time.sleep(0.3 if dies_later else 0)
+
+    def work() -> None:
+        thread, _ = in_thread(begin)
+        begun.wait()
+        if not dies_later:
+            thread.join()
+        try:
+            database.cursor().execute(ADD, ("b",))
+        finally:
+            thread.join()
+
+    begun, started = threading.Event(), time.monotonic()
+    with pytest.raises(TransactionControlError, match="thread that began it has ended"):
+        invoke(database, work)
+    assert time.monotonic() - started < 5
+    assert things.things() == {"a": 0, "b": 0}
+
+
 def test_another_task_of_the_same_thread_is_refused_at_once(
     things: World, database: Database
 ) -> None:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from ._deadline import Deadline
 from .errors import DeadlineError, TransactionControlError
 
+# How often who waits looks whether the thread that it waits for is still there.
+LOOK_SECONDS = 0.5
+
 Kind = Literal["block", "loan", "by hand"]
 
 # The transaction of ours that the running code is inside of. A thread or task that was started
@@ -46,8 +49,8 @@ class Hold:
     """
 
     __slots__ = (
-        "_before", "_greenlet", "_task", "changed", "ended", "kind", "level", "marked", "place",
-        "restore", "speaks", "thread", "what",
+        "_before", "_greenlet", "_owner", "_task", "changed", "ended", "kind", "level", "marked",
+        "place", "restore", "speaks", "thread", "what",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, what: str, place: str, level: int = 0) -> None:
@@ -58,6 +61,7 @@ class Hold:
         self.thread = threading.get_ident()
         self._task = _task()
         self._greenlet = _greenlet()
+        self._owner = threading.current_thread()
         self._before: Hold | None = None
 
     def __str__(self) -> str:
@@ -102,6 +106,10 @@ class Hold:
             return False
         return self.kind != "block" or _inside.get() is self
 
+    def is_orphaned(self) -> bool:
+        """Whether the thread that alone could end it is no more; a loan may be in other hands."""
+        return self.kind != "loan" and not self._owner.is_alive()
+
     def _is_above(self, greenlet: Any) -> bool:
         while greenlet is not None:
             if greenlet is self._greenlet:
@@ -143,7 +151,7 @@ class Turns:
 
         Raises:
             TransactionControlError: Another task of this thread has one, which could not end while
-                we wait.
+                we wait, or a thread that is no more.
             DeadlineError: It did not end within the time left.
         """
         while self.holds and not self.holds[-1].is_ours():
@@ -162,7 +170,12 @@ class Turns:
                 )
             if self._closed:
                 return
-            self._free.wait(left)
+            if hold.is_orphaned():
+                raise TransactionControlError(
+                    f"{wanted} was asked for while {hold} is open, and the thread that began it "
+                    "has ended without an end of it: put it in a `with` block in that thread"
+                )
+            self._free.wait(min(left, LOOK_SECONDS))
 
     def push(self, hold: Hold) -> None:
         """It is open from now on."""
