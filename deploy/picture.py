@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
-from deploy.template import ROOT, holds, read_template
+from deploy.template import ROOT, exists, holds, read_template
 
 STEM = ROOT / "docs" / "architecture"
 LIGHT = {"paper": "#ffffff", "ink": "#222222", "faint": "#666666", "line": "#b0b7bf",
@@ -40,7 +40,7 @@ def functions(template: Mapping[str, Any]) -> list[Function]:
     }
     found = []
     for name, resource in resources.items():
-        if resource["Type"] != "AWS::Serverless::Function":
+        if resource["Type"] != "AWS::Serverless::Function" or not exists(template, resource, {}):
             continue
         own = resource["Properties"]
         sources = [_source(event, resources) for event in own.get("Events", {}).values()]

@@ -1,4 +1,4 @@
-"""A stand-in for AWS Secrets Manager: as much of it as GetSecretValue is, over HTTP or TLS.
+"""A stand-in for AWS Secrets Manager: one secret, read and written, over HTTP or TLS.
 
 with SecretsManager() as secrets:
     secrets.secret = '{"username": "application", "password": "…"}'
@@ -76,6 +76,9 @@ class SecretsManager(http.server.ThreadingHTTPServer):
             return self.refusals.pop(0)
         if self.secret is None:
             return 400, {"__type": "AccessDeniedException", "Message": "not authorized"}
+        if request.headers.get("x-amz-target") == "secretsmanager.PutSecretValue":
+            self.secret = str(json.loads(request.body)["SecretString"])
+            return 200, {"ARN": ARN, "Name": "application", "VersionStages": ["AWSCURRENT"]}
         return 200, {"ARN": ARN, "Name": "application", "SecretString": self.secret}
 
     def handle_error(self, request: Any, client_address: Any) -> None:

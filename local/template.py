@@ -65,7 +65,7 @@ class Function:
 def read_functions(
     template: Path = TEMPLATE, parameters: Mapping[str, str] | None = None
 ) -> dict[str, Function]:
-    """The template's functions by folder name, in its order.
+    """The template's functions by folder name, in its order: those made for the parameters.
 
     Raises:
         TemplateError: the file is missing, is no YAML, or is no template with functions.
@@ -75,7 +75,7 @@ def read_functions(
     shared = document.get("Globals", {}).get("Function", {})
     functions = {}
     for logical_id, resource in document["Resources"].items():
-        if resource.get("Type") == "AWS::Serverless::Function":
+        if resource.get("Type") == "AWS::Serverless::Function" and values.exists(resource):
             own = resource.get("Properties", {})
             function = _function(logical_id, shared, own, values, template.parent)
             functions[function.name] = function

@@ -19,7 +19,7 @@ from starter import budget, stack
 
 PARTS = Path(__file__).parent / "parts"
 TRIGGERS = ("http", "queue", "schedule", "direct")
-KEPT = ("migrate", "connection_census")
+KEPT = ("migrate", "connection_census", "rotate_secret")
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -141,7 +141,7 @@ def remove(name: str, root: Path = ROOT) -> list[Path]:
     ]
     if not found or name in KEPT:
         raise RefusedError(
-            f"There is no function {name!r} of yours in template.yaml; {' and '.join(KEPT)} stay."
+            f"There is no function {name!r} of yours in template.yaml; {', '.join(KEPT)} stay."
         )
     text = stack.take_out(path.read_text(encoding="utf-8"), _owned(template["Resources"], found[0]))
     path.write_text(text, encoding="utf-8")

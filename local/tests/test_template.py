@@ -112,6 +112,11 @@ def test_what_is_no_template_is_refused_in_one_sentence(tmp_path: Path) -> None:
         read_functions(broken)
 
 
+def test_a_function_that_is_not_asked_for_is_not_there() -> None:
+    assert "rotate_secret" not in read_functions()
+    assert "rotate_secret" in read_functions(parameters={"PasswordRotationInDays": "30"})
+
+
 def test_the_projects_own_template_has_its_functions() -> None:
     functions = read_functions()
     assert set(functions) >= {"orders_api", "stock_worker", "sales_report", "migrate"}

@@ -157,7 +157,10 @@ def test_no_variable_and_no_default_carries_a_secret(
             assert "GenerateSecretString" not in str(value)
     assert "resolve:secretsmanager" not in json.dumps(translated, default=str)
     for name in template["Parameters"]:
-        if re.search("(?i)password|secret", name) and name != "SecretsBy":
+        if re.search("(?i)password|secret", name) and name not in (
+            "SecretsBy",
+            "PasswordRotationInDays",
+        ):
             assert name.endswith("SecretArn")  # where it is, and not what it is
 
 
@@ -172,7 +175,11 @@ def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: s
     application = {"Fn::If": ["MakesApplicationSecret", {"Ref": "ApplicationSecret"}, given]}
     given = {"Ref": "CensusSecretArn"}
     census = {"Fn::If": ["MakesCensusSecret", {"Ref": "CensusSecret"}, given]}
-    secrets = {"ConnectionCensus": [census], "Migrate": [master, application, census]}
+    secrets = {
+        "ConnectionCensus": [census],
+        "Migrate": [master, application, census],
+        "RotateSecret": [master, application],
+    }
     for name in FUNCTIONS:
         policies = resources[f"{name}Role"]["Properties"]["Policies"]
         read = [
@@ -181,6 +188,36 @@ def test_each_function_reads_its_own_secrets_only(translate: Translate, proxy: s
             if statement["Action"] == ["secretsmanager:GetSecretValue"]
         ]
         assert read == secrets.get(name, [application])
+        written = [
+            s for s in statements(policies) if "secretsmanager:PutSecretValue" in s["Action"]
+        ]
+        assert [s["Resource"] for s in written] == [application] * (name == "RotateSecret")
+
+
+def test_the_password_changes_by_itself_only_where_it_is_asked_for(resolve: Resolve) -> None:
+    def writes(resources: Document) -> list[Document]:
+        return [s for s in statements(resources) if "PutSecretValue" in str(s["Action"])]
+
+    resources = resolve()
+    assert "RotateSecret" not in resources
+    assert not writes(resources)
+    resources = resolve(PasswordRotationInDays="30")
+    assert {str(s["Resource"]).strip("[]") for s in writes(resources)} == {
+        str({"Ref": "ApplicationSecret"})
+    }
+    # As where the function is: in a stack of the data, the endpoint lets it through.
+    assert len(writes(resources)) == 2
+    assert len(writes(resolve(PasswordRotationInDays="30", DataOnly="true"))) == 1
+    rotation = resources["RotateSecret"]["Properties"]
+    [schedule] = rotation["Events"].values()
+    assert schedule["Properties"]["ScheduleExpression"] == {
+        "Fn::Sub": "rate(${PasswordRotationInDays} days)"
+    }
+    assert rotation["VpcConfig"]["SecurityGroupIds"] == [{"Ref": "OperatorSecurityGroup"}]
+    # What fails is told by the alarm that there is for dead letters.
+    letters = {"Fn::GetAtt": ["ScheduleDeadLetters", "Arn"]}
+    assert rotation["DeadLetterQueue"]["TargetArn"] == letters
+    assert schedule["Properties"]["DeadLetterConfig"]["Arn"] == letters
 
 
 @BOTH

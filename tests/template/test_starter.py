@@ -92,7 +92,7 @@ def test_a_name_or_a_trigger_that_is_none_is_refused(
     assert files(copy) == before
 
 
-@pytest.mark.parametrize("name", ["migrate", "connection_census", "nothing", ""])
+@pytest.mark.parametrize("name", ["migrate", "connection_census", "rotate_secret", "nothing", ""])
 def test_what_stays_or_is_not_there_is_not_removed(copy: Path, name: str) -> None:
     with pytest.raises(function.RefusedError, match="There is no function"):
         function.remove(name, copy)
@@ -110,7 +110,7 @@ def test_a_copy_with_one_function_of_each_trigger_less_one_passes_its_checks(cop
         function.add(name, trigger, copy)
     function.remove("mail_out", copy)
     resources = read_template(copy / "template.yaml")["Resources"]
-    assert sum(r["Type"] == FUNCTION for r in resources.values()) == 8
+    assert sum(r["Type"] == FUNCTION for r in resources.values()) == 9
     python = sys.executable
     run(copy, python, "-m", "ruff", "check", ".")
     run(copy, python, "-m", "ruff", "format", "--check", ".")
