@@ -660,6 +660,23 @@ def test_tcp_fast_open_is_refused_like_any_other_connect(things: World) -> None:
     invoke(database, work)
 
 
+def test_one_block_may_be_used_again_but_not_inside_of_itself(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        block = database.transaction()
+        for _ in range(2):
+            with block as cursor:
+                cursor.execute(ADD, ("a",))
+        with pytest.raises(TransactionControlError, match="entered again"), block as cursor:
+            cursor.execute(ADD, ("b",))
+            with block:
+                pass
+
+    invoke(database, work)
+    assert things.things() == {"a": 2, "b": 0}
+
+
 # Procedures, prepared statements, generators ----------------------------------------------------
 
 

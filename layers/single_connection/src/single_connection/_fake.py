@@ -4,9 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from pymysql.err import MySQLError
-
-from ._driver import DictCursor
+from ._driver import DictCursor, DriverError
 from ._guard import caller
 from ._opening import Opening
 from ._settings import Settings
@@ -177,7 +175,7 @@ class _Connection:
         self._worked = self._worked or (lent and not self._autocommit)
         try:
             answer = self.server.respond(statement, arguments)
-        except MySQLError as error:
+        except DriverError as error:
             if error.args[:1] == (DEADLOCK,):
                 for hold in self.turns.holds[:1]:
                     hold.ended = error if hold.kind == "block" else None  # all of it is undone

@@ -15,6 +15,7 @@ from ._jitter import uniform
 from ._protocols import Session
 from ._server_errors import REPEATABLE
 from ._turns import Hold
+from .errors import TransactionControlError
 
 R = TypeVar("R")
 
@@ -49,6 +50,11 @@ class Block:
                 task.
             Exception: What `database.connection()` raises, and PyMySQL's own errors.
         """
+        if self._session is not None and self._hold is not None:
+            raise TransactionControlError(
+                f"{self._hold} was entered again before its end: ask database.transaction() for an "
+                "inner block of its own"
+            )
         try:
             self._session = session = self._invocation.session()
             self._hold = session.enter_block(caller())
