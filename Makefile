@@ -75,12 +75,13 @@ validate: $(VENV)/installed .venv-checkov/installed ## The template, by SAM's li
 	.venv-checkov/bin/python -m checkov.main --config-file .checkov.yaml
 
 .PHONY: test-3.13
-test-3.13: servers ## The layer's tests on Lambda's own Python, where there is one
+test-3.13: servers ## The layer's tests on Lambda's own Python and on MySQL, where there is one
 ifeq ($(PYTHON_313),)
 	@echo "SKIPPED: no working Python 3.13 here; install one (python3.13 and python3.13-venv) to run the layer's tests on it"
 else
 	@$(MAKE) --no-print-directory .venv-3.13/installed
-	.venv-3.13/bin/python -m pytest -n $(JOBS) layers/single_connection/tests $(PYTEST)
+	.venv-3.13/bin/python -m pytest -n $(JOBS) --database mysql \
+		--ignore layers/single_connection/tests/test_sqlalchemy_suite.py layers/single_connection/tests $(PYTEST)
 endif
 
 # One thing at a time -------------------------------------------------------------------------------
