@@ -12,7 +12,8 @@ from deploy.template import FUNCTION, ROOT, read_template
 from starter import budget, function
 from starter.stack import StackError, put_before
 
-NEW = {"venue_admin": "http", "mail_out": "queue", "tidy_up": "schedule", "look_up": "direct"}
+NAME = "venue_admin"
+NEW = {NAME: "http", "mail_out": "queue", "tidy_up": "schedule", "look_up": "direct"}
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv*", "build", ".aws-sam", "__pycache__", ".*_cache", ".hypothesis", "node_modules"
 )
@@ -44,7 +45,7 @@ def test_what_is_added_and_removed_again_leaves_its_table_alone(copy: Path, trig
     before, template = files(copy), (copy / "template.yaml").read_text(encoding="utf-8")
     function.add("venue_admin", trigger, copy)
     new = files(copy) - before
-    assert {"functions/venue_admin/app.py", "tests/functions/test_venue_admin.py"} < new
+    assert {f"functions/{NAME}/app.py", f"tests/functions/test_{NAME}.py"} < new
     assert "VenueAdmin" in read_template(copy / "template.yaml")["Resources"]
     function.remove("venue_admin", copy)
     [left] = files(copy) - before
