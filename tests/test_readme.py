@@ -72,6 +72,7 @@ def test_the_outputs_that_the_readme_shows_are_the_templates() -> None:
     assert set(shown) <= set(read_template()["Outputs"])
 
 
+@pytest.mark.slow
 def test_sam_init_makes_a_project_that_is_complete(tmp_path: Path) -> None:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("no git checkout to be initialised from")
