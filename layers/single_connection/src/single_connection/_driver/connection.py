@@ -2,9 +2,8 @@
 
 import os
 import struct
-from typing import Any, TypeVar
+from typing import Any
 
-import pymysql
 from pymysql.constants import COMMAND, CR
 from pymysql.err import OperationalError, ProgrammingError
 
@@ -13,21 +12,11 @@ from .._clock import clock
 from .._statement import Statement, classify, names_another_charset
 from .._turns import Turns
 from ..errors import OutsideInvocationError, UncommittedWorkError
-from .conversation import CALL
+from .conversation import CALL, PING
 from .transactions import Transactions
 
-T = TypeVar("T")
-_read_packet = pymysql.connections.Connection._read_packet
-
-# How much of a stream that nobody reads any more is read to keep its connection: bytes, seconds.
-REST_BYTES = 1 << 20
-REST_SECONDS = 0.1
-# Seconds between two askings of a proxy that has no connection to lend.
-BORROW_PAUSE = 0.25
-# Escaped by a backslash, or not, as the session's sql_mode has it.
-ESCAPED = frozenset("\0\n\r\032\"'\\")
 COMMIT, ROLLBACK, BEGIN = Statement("COMMIT", ""), Statement("ROLLBACK", ""), Statement("BEGIN", "")
-PING, SET_NAMES, USE = Statement("", ""), Statement("SET", "NAMES"), Statement("USE", "")
+SET_NAMES, USE = Statement("SET", "NAMES"), Statement("USE", "")
 SET_AUTOCOMMIT = Statement("SET", "AUTOCOMMIT")
 
 

@@ -1,7 +1,7 @@
 """What is said to the server, and read from it: PyMySQL's connection, with a lease and one end."""
 
 import threading
-from typing import Any, TypeVar
+from typing import Any
 
 import pymysql
 from pymysql.connections import MysqlPacket
@@ -11,24 +11,14 @@ from pymysql.err import MySQLError, OperationalError
 from .._clock import clock
 from .._lease import Lease
 from .._opening import Opening
-from .._statement import Statement, classify
+from .._statement import classify
 from .._turns import Hold, Turns
 from .result import Result
 from .target import Target
 
-T = TypeVar("T")
 _read_packet = pymysql.connections.Connection._read_packet
-
-# How much of a stream that nobody reads any more is read to keep its connection: bytes, seconds.
-REST_BYTES = 1 << 20
-REST_SECONDS = 0.1
-# Seconds between two askings of a proxy that has no connection to lend.
-BORROW_PAUSE = 0.25
-# Escaped by a backslash, or not, as the session's sql_mode has it.
-ESCAPED = frozenset("\0\n\r\032\"'\\")
-COMMIT, ROLLBACK, BEGIN = Statement("COMMIT", ""), Statement("ROLLBACK", ""), Statement("BEGIN", "")
-PING, SET_NAMES, USE = Statement("", ""), Statement("SET", "NAMES"), Statement("USE", "")
-SET_AUTOCOMMIT = Statement("SET", "AUTOCOMMIT")
+# Seconds to wait for a server's last word, once it has hung up.
+LAST_WORD_SECONDS = 0.1
 
 
 class Protocol(pymysql.connections.Connection):
@@ -153,7 +143,7 @@ class Protocol(pymysql.connections.Connection):
         if not self._sock.secure:
             return
         try:
-            self._sock.limit(clock.now() + REST_SECONDS)
+            self._sock.limit(clock.now() + LAST_WORD_SECONDS)
             header = self._rfile.read(4)
             packet = MysqlPacket(self._rfile.read(int.from_bytes(header[:3], "little")), "utf8")
         except (OSError, ValueError):

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
-import pymysql
 from pymysql.constants import CR
 from pymysql.err import MySQLError, OperationalError
 
@@ -16,27 +15,12 @@ from ..errors import (
     SingleConnectionError,
     TransactionControlError,
 )
-from .conversation import Conversation
-
-T = TypeVar("T")
-_read_packet = pymysql.connections.Connection._read_packet
-
-# How much of a stream that nobody reads any more is read to keep its connection: bytes, seconds.
-REST_BYTES = 1 << 20
-REST_SECONDS = 0.1
-# Seconds between two askings of a proxy that has no connection to lend.
-BORROW_PAUSE = 0.25
-# Escaped by a backslash, or not, as the session's sql_mode has it.
-ESCAPED = frozenset("\0\n\r\032\"'\\")
-COMMIT, ROLLBACK, BEGIN = Statement("COMMIT", ""), Statement("ROLLBACK", ""), Statement("BEGIN", "")
-PING, SET_NAMES, USE = Statement("", ""), Statement("SET", "NAMES"), Statement("USE", "")
-SET_AUTOCOMMIT = Statement("SET", "AUTOCOMMIT")
-
+from .streams import Streams
 
 T = TypeVar("T")
 
 
-class Transactions(Conversation):
+class Transactions(Streams):
     """The outermost block really begins and commits; a loan ends with everything as it was."""
 
     def _ask(self, statement: Statement, send: Callable[[], T]) -> T:
