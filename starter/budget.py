@@ -7,6 +7,9 @@ The columns of template.yaml's mapping InstanceClasses that something in it look
     Function, FunctionBehindProxy              what that function reserves
     FunctionAlarm, FunctionAlarmBehindProxy    80 % of it
     RequestsPerSecond, Burst (…BehindProxy)    what the functions of the HTTP API can serve
+
+On Managed Instances so many of a function run at once as MaxExecutionEnvironments times
+PerExecutionEnvironmentMaxConcurrency: keep that product, set by hand, within its figure here.
 """
 
 import re
