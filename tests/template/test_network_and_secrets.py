@@ -214,6 +214,7 @@ def test_the_password_changes_by_itself_only_where_it_is_asked_for(resolve: Reso
         "Fn::Sub": "rate(${PasswordRotationInDays} days)"
     }
     assert rotation["VpcConfig"]["SecurityGroupIds"] == [{"Ref": "OperatorSecurityGroup"}]
+    assert rotation["Tags"] == {"waits-for": {"Ref": "SecretsEndpoint"}}
     # What fails is told by the alarm that there is for dead letters.
     letters = {"Fn::GetAtt": ["ScheduleDeadLetters", "Arn"]}
     assert rotation["DeadLetterQueue"]["TargetArn"] == letters
