@@ -145,6 +145,10 @@ build: $(VENV)/installed ## What will be deployed, in .aws-sam/build
 deploy: build ## Ask AWS whether it can work, then deploy; ENVIRONMENT=prod for the other section
 	$(BIN)/python -m deploy $(ENVIRONMENT) $(DEPLOY_FLAGS)
 
+.PHONY: adopt
+adopt: $(VENV)/installed ## Make a fresh copy yours: make adopt NAME=bookings [KEEP_SHOP=1] [HOLDER="Ada Lovelace"]
+	@$(BIN)/python -m starter.adopt "$(NAME)" "$(KEEP_SHOP)" "$(HOLDER)"
+
 .PHONY: function
 function: $(VENV)/installed ## A new function of yours: make function NAME=venue_admin TRIGGER=http|queue|schedule|direct
 	@$(BIN)/python -m starter.function add "$(NAME)" "$(TRIGGER)"

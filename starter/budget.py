@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.template import FUNCTION, TEMPLATE, read_template, reservations
+from starter import pages
 
 KEPT_FOR_PEOPLE = 10
 KEPT_FOR_KILLS = 5
@@ -193,6 +194,7 @@ def main(path: Path = TEMPLATE) -> int:
         print(f"Nothing was written. {error}", file=sys.stderr)
         return 1
     path.write_text(new, encoding="utf-8")
+    pages.renew(path.parent)
     print("The budget was as it should be." if new == text else f"Written: {path.name}.")
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.template import FUNCTION, ROOT, read_template
-from starter import budget, stack
+from starter import budget, pages, stack
 
 PARTS = Path(__file__).parent / "parts"
 TRIGGERS = ("http", "queue", "schedule", "direct")
@@ -88,6 +88,7 @@ def add(name: str, trigger: str, root: Path = ROOT) -> list[Path]:
         path.write_text(text, encoding="utf-8")
     write_expected(root, expected)
     grants.write_text(f'{granted}{name} = "SELECT, INSERT"\n', encoding="utf-8")
+    pages.renew(root)
     return list(new)
 
 
@@ -157,6 +158,7 @@ def remove(name: str, root: Path = ROOT) -> list[Path]:
     (root / "functions" / name).rmdir()
     expected = json.loads((root / "events" / "expected.json").read_text(encoding="utf-8"))
     write_expected(root, {k: v for k, v in expected.items() if k.split(".")[0] != name})
+    pages.renew(root)
     return gone
 
 

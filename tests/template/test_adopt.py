@@ -1,0 +1,83 @@
+"""A fresh copy, in a folder with a space and without git, gets a name and is green as it is."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.settings import read_environment
+from deploy.template import FUNCTION, read_template
+from starter import adopt, function
+from tests.template.test_starter import copy, files, run
+
+__all__ = ["copy"]  # a fixture
+
+# The layer keeps its name, and whoever uses it names it; locks say what asks for what.
+OURS = re.compile(r"sam-single-connection|\bsingle-connection-(dev|prod)|\bshop\b", re.IGNORECASE)
+
+
+def mentions(root: Path) -> set[str]:
+    """Every file outside the package, with a name of ours in it."""
+    return {
+        name
+        for name in files(root)
+        if not name.startswith("layers/single_connection/") and not name.endswith((".png", ".pyc"))
+        if OURS.search((root / name).read_text(encoding="utf-8", errors="replace"))
+    }
+
+
+def test_one_name_is_everywhere_and_ours_is_nowhere(copy: Path) -> None:
+    adopt.adopt("bookings", "Ada Lovelace", keep_shop=False, root=copy)
+    assert mentions(copy) == set()
+    template = read_template(copy / "template.yaml")
+    assert template["Parameters"]["DatabaseName"]["Default"] == "bookings"
+    assert template["Parameters"]["ServiceName"]["Default"] == "bookings"
+    assert read_environment(copy, "default").stack == "bookings-dev"
+    assert read_environment(copy, "prod").stack == "bookings-prod"
+    compose = yaml.safe_load((copy / "compose.yaml").read_text(encoding="utf-8"))
+    assert compose["name"] == compose["networks"]["functions"]["name"] == "bookings"
+    assert "Ada Lovelace" in (copy / "LICENSE").read_text(encoding="utf-8")
+    assert (copy / "README.md").read_text(encoding="utf-8").startswith("# Bookings\n")
+    assert not (copy / "lab").exists()
+    assert not (copy / "docs" / "decisions.md").exists()
+    folders = {
+        r["Properties"]["CodeUri"] for r in template["Resources"].values() if r["Type"] == FUNCTION
+    }
+    assert folders == {f"functions/{name}/" for name in ("hello", *function.KEPT)}
+    [migration] = (copy / "functions/migrate/migrations").glob("*.sql")
+    assert migration.name == "0001_hello.sql"
+
+
+@pytest.mark.parametrize("name", ["", "Bookings", "my-bookings", "1a", "a" * 31])
+def test_a_name_that_is_none_changes_nothing(copy: Path, name: str) -> None:
+    before = files(copy)
+    with pytest.raises(function.RefusedError, match="expected words of lower-case letters"):
+        adopt.adopt(name, "", keep_shop=False, root=copy)
+    assert files(copy) == before
+
+
+def test_a_project_that_has_its_name_gets_no_other(copy: Path) -> None:
+    adopt.adopt("bookings", "", keep_shop=True, root=copy)
+    assert (copy / "functions" / "orders_api" / "app.py").is_file()
+    assert "The Bookings authors" in (copy / "LICENSE").read_text(encoding="utf-8")
+    with pytest.raises(function.RefusedError, match="This project is bookings already"):
+        adopt.adopt("other", "", keep_shop=True, root=copy)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+@pytest.mark.parametrize("keep_shop", [False, True], ids=["hello", "shop"])
+def test_a_copy_that_was_adopted_passes_its_checks_without_an_edit(
+    copy: Path, keep_shop: bool
+) -> None:
+    adopt.adopt("bookings", "", keep_shop=keep_shop, root=copy)
+    python = sys.executable
+    run(copy, python, "-m", "ruff", "check", ".")
+    run(copy, python, "-m", "ruff", "format", "--check", ".")
+    run(copy, python, "-m", "mypy")
+    run(copy, str(Path(python).with_name("sam")), "validate", "--lint")
+    pytest_ = (python, "-m", "pytest", "-n", "2", "-q", "--database", "mariadb")
+    run(copy, *pytest_, "-m", "not server and not slow", "tests/template", "tests/functions")
+    run(copy, *pytest_, "tests/functions/test_events.py", "tests/functions/test_migrate.py")
