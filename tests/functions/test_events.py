@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from local.environment import Answer, Environment
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ROOT / "events"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((EVENTS / "expected.json").read_text())
+# A server lists a session for a moment after it has let go of it; a busy machine makes it longer.
+LIST_SECONDS = 0.5
 
 
 def matches(wanted: Any, got: Any) -> bool:
@@ -79,7 +82,10 @@ def test_every_event_gets_its_answer_and_leaves_no_connection(shop: LocalDatabas
                     )
                 event = json.loads((EVENTS / f"{name}.json").read_text())
                 answers[name] = await environments[function].invoke(event)
-                sessions[name] = len(shop.sessions())
+                until = time.monotonic() + LIST_SECONDS
+                while (listed := len(shop.sessions())) and time.monotonic() < until:
+                    await asyncio.sleep(0.005)
+                sessions[name] = listed
 
     asyncio.run(run())
     for name, wanted in EXPECTED.items():
