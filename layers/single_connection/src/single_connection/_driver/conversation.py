@@ -16,6 +16,7 @@ from .._turns import Hold
 from ..errors import (
     CommitOutcomeUnknownError,
     DatabaseBusyError,
+    DeadlineError,
     TransactionControlError,
 )
 from .alarms import alarm_behind
@@ -28,6 +29,10 @@ T = TypeVar("T")
 BORROW_PAUSE = 0.25
 # Escaped by a backslash, or not, as the session's sql_mode has it.
 ESCAPED = frozenset("\0\n\r\032\"'\\")
+TOO_LATE = (
+    "the invocation's time is over: the connection was destroyed, and what was not committed is "
+    "rolled back"
+)
 # What is said without words of a user's.
 PING, CALL = Statement("", ""), Statement("CALL", "")
 
@@ -113,6 +118,8 @@ class Conversation(Protocol):
         ):
             self._see_what_is_left(statement, error)
         because = self._closed_because
+        if because is None and not self._answered and self._deadline.left() <= 0:
+            because = (DeadlineError, TOO_LATE)  # the watchdog is on its way
         if because is not None and isinstance(error, Exception):
             self._told = True
             reason: BaseException = because[0](because[1])
