@@ -62,3 +62,28 @@ def test_the_quick_tests_wait_for_no_server() -> None:
     quick = make("-n", "test-quick", "-o.venv/installed").stdout
     assert "local.servers" not in quick
     assert '-m "not server and not slow"' in quick
+
+
+def test_the_layer_is_packed_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "my bücher"
+    python = folder / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$*" >> "$ASKED"\n')
+    python.chmod(0o755)
+    shutil.copytree(ROOT / "layers/single_connection/src", folder / "layer" / "src")
+    shutil.copy(ROOT / "layers/single_connection/Makefile", folder / "layer")
+    asked, (version, made) = tmp_path / "asked", ("PYTHON_VERSION=3.11", f"PYTHON={python}")
+    target = folder / "build" / "layer" / "python"
+    # The package is copied into it after pip has made it.
+    python.write_text(f'{python.read_text()}mkdir -p "{target}"\n')
+    run = make(
+        f"ASKED={asked}",
+        version,
+        made,
+        f"DIST={folder / 'build'}",
+        "layer-zip",
+        "-C",
+        str(folder / "layer"),
+    )
+    assert run.returncode == 0, run.stderr
+    assert f"--target {target} " in asked.read_text()
