@@ -8,6 +8,7 @@ it while it runs. `remove` takes the data away.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def status(chosen: argparse.Namespace) -> int:
         f"{kept.server} on {kept.host}:{kept.port}, TLS only, {connections} of "
         f"{kept.max_connections} connections taken.\n"
         f"It stays until `make database-stop`; its data is in {chosen.directory}.\n\n"
-        f"{kept.exports()}\n\n{' '.join(client(kept) or ['make sql'])}"
+        f"{kept.exports()}\n\n{shlex.join(client(kept) or ['make', 'sql'])}"
     )
     return 0
 

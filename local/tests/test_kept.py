@@ -40,7 +40,7 @@ each_flavor = pytest.mark.parametrize("flavor", FLAVORS, indirect=True)
 @pytest.fixture
 def directory(flavor: Flavor, tmp_path: Path) -> Iterator[Path]:
     """A folder with a running database, started by a process that has ended."""
-    folder = tmp_path / "kept"
+    folder = tmp_path / "kept hére"
     run("keep", folder, "start", "--server", flavor)
     yield folder
     if kept := KeptDatabase.at(folder):
@@ -165,6 +165,29 @@ def test_the_servers_own_client_takes_our_place_where_there_is_one(
     assert kept.client_command(str(program))[2] == "--ssl-verify-server-cert"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert sql.client(kept) is None
+
+
+def test_the_command_that_is_printed_can_be_pasted_whatever_the_folder_is_called(
+    directory: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "bin" / "mysql"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$1"\n')
+    program.chmod(0o755)
+    (program.parent / "mariadb").symlink_to("mysql")
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    said = subprocess.run(
+        [sys.executable, "-m", "local.keep", "status", "--directory", str(directory)],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    pasted = subprocess.run(
+        ["/bin/sh", "-c", said.splitlines()[-1]], capture_output=True, text=True, check=True
+    )
+    assert pasted.stdout == f"--defaults-file={directory / 'client.cnf'}\n"
 
 
 def test_a_client_that_is_here_gets_in_over_tls(directory: Path) -> None:
