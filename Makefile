@@ -152,12 +152,10 @@ adopt: $(VENV)/installed ## Make a fresh copy yours: make adopt NAME=bookings [K
 .PHONY: function
 function: $(VENV)/installed ## A new function of yours: make function NAME=venue_admin TRIGGER=http|queue|schedule|direct
 	@$(BIN)/python -m starter.function add "$(NAME)" "$(TRIGGER)"
-	@$(BIN)/python -m deploy.picture
 
 .PHONY: function-remove
 function-remove: $(VENV)/installed ## The reverse; what its migrations made stays: make function-remove NAME=venue_admin
 	@$(BIN)/python -m starter.function remove "$(NAME)"
-	@$(BIN)/python -m deploy.picture
 
 .PHONY: budget
 budget: $(VENV)/installed ## Share each class's connections out among the functions, in template.yaml

@@ -61,7 +61,10 @@ def add(name: str, trigger: str, root: Path = ROOT) -> list[Path]:
     if own in read_template(template)["Resources"] or (root / "functions" / name).exists():
         raise RefusedError(f"There is a function {name} already; choose another name.")
     if re.search(rf"^{name} =", granted, re.MULTILINE):
-        raise RefusedError(f"There is a table {name} already; choose another name.")
+        raise RefusedError(
+            f"There is a table {name} already; choose another name, or take its line out of "
+            "functions/migrate/grants.toml and drop it by a migration."
+        )
     before = template.read_text(encoding="utf-8")
     template.write_text(entries(before, name, trigger), encoding="utf-8")
     try:
@@ -189,8 +192,19 @@ def main(arguments: list[str]) -> int:
         return 1
     for file in files:
         print(file.relative_to(ROOT))
-    print("template.yaml, events/expected.json")
+    print("template.yaml, events/expected.json; README.md, docs/cost.md and the picture with them")
+    print(left_to_do(arguments[0], name))
     return 0
+
+
+def left_to_do(command: str, name: str) -> str:
+    """What comes next, in a sentence."""
+    if command == "add":
+        return f"Rights: functions/migrate/grants.toml. Try: make invoke FUNCTION={name} EVENT=good"
+    return (
+        f"Its migrations and its lines in functions/migrate/grants.toml are left. If {name} was "
+        "never deployed, take them away by hand; else drop its table by a migration."
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ MAY_SET_A_PYTHON_PATH = {
     "local/environment.py",
     "local/docker/image.py",
     "lab/connect/cold_start.py",
+    "layers/single_connection/tests/test_managed_instances.py",
 }
 
 
