@@ -24,7 +24,13 @@ WORD = re.compile(r"(?<!\w)(?<![Tt]he )(?<!\ba )shop(?!\w|\.md|\.proxy)")
 TITLE = re.compile(r"(?<!\w)Shop(?!\w)")
 KINDS = {".py", ".yaml", ".yml", ".toml", ".json", ".sql", ".html", ".md", ".txt", ".lock", ""}
 NOT_OURS = {".git", "build", ".aws-sam", "src", "lab", "node_modules"}
-TOLD_OF_US = ("lab", "benchmarks", "docs/decisions.md", "docs/renamed.md", "docs/faults.md")
+TOLD_OF_US = ("lab", "benchmarks", "docs/renamed.md", "docs/faults.md")
+STARTED_ANEW = {
+    "CHANGELOG.md": "# Changelog\n\n## Unreleased\n",
+    "docs/decisions.md": "# Decisions\n\n"
+    "Each with its day: what we chose, against what, why, and what would change our mind.\n",
+}
+SETTINGS = re.compile(r"^## Settings\n.*?(?=^## )", re.DOTALL | re.MULTILINE)
 DONE_WITH = ("starter/adopt.py", "starter/shop.py", "tests/template/test_adopt.py")
 PAGES_OF_US = (
     "tests/test_readme.py",
@@ -66,7 +72,10 @@ def forget(root: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    (root / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n", encoding="utf-8")
+    for page, text in STARTED_ANEW.items():
+        (root / page).write_text(text, encoding="utf-8")
+    for told in ("Makefile", "docs/local.md"):
+        edit(root / told, r", then 200 environments against 65 connections", "")
     edit(root / "pyproject.toml", r'"lab", "layers', '"layers')
     edit(root / "pyproject.toml", r', "lab"\]', "]")
     edit(root / "pyproject.toml", r'^"(\{lab/\*\*/test_\*,conftest\}\.py|lab/\*\*)" = .*\n', "")
@@ -113,12 +122,15 @@ def adopt(name: str, holder: str, *, keep_shop: bool, root: Path = ROOT) -> None
     rename(root, name)
     title = name.replace("_", " ").capitalize()
     readme = function.PARTS.joinpath("README.md").read_text(encoding="utf-8")
-    (root / "README.md").write_text(readme.replace("@Name@", title), encoding="utf-8")
+    settings = SETTINGS.findall((root / "README.md").read_text(encoding="utf-8"))
+    text = "\n".join([readme.replace("@Name@", title), *settings]).rstrip() + "\n"
+    (root / "README.md").write_text(text, encoding="utf-8")
     edit(root / "LICENSE", r"^(Copyright \(c\) \d+) .*", rf"\1 {holder or f'The {title} authors'}")
     path = root / "template.yaml"
     rows = budget.compute(read_template(path))
     path.write_text(budget.written(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
     pages.renew(root)
+    pages.unlink_what_is_gone(root)
     for command in (("check", "--fix", "--exit-zero", "--silent"), ("format", "--quiet")):
         ruff = [sys.executable, "-m", "ruff", *command, "."]
         subprocess.run(ruff, cwd=root, check=False)  # noqa: S603 - `make lint` says what is left
@@ -132,7 +144,10 @@ def main(arguments: list[str]) -> int:
     except (function.RefusedError, budget.BudgetError) as error:
         print(f"Nothing was done. {error}", file=sys.stderr)
         return 1
-    print(f"This is {name} now. Try: make serve, make test-quick, make check.")
+    print(
+        f"This is {name} now; README.md is new, and commit what has changed. "
+        "Try: make serve, make test-quick, make check."
+    )
     return 0
 
 

@@ -53,6 +53,8 @@ INSTEAD = (
     (r"\b(?:OrdersApi|StockWorker|SalesReport)\b", "Hello"),
     (r"\b(?:stock_worker|sales_report)\b", "hello"),
     (r"EVENT=(?:products|place)\b", "EVENT=list"),
+    (r"(127\.0\.0\.1:8000)/products\ncurl [^`]*", r"\1/hello\n"),
+    (r"The second places an order:[^\n]*\n[^\n]*\n\n", ""),
     (r"\b(the|The|a) (?:toy )?shop\b", r"\1 service"),
 )
 NAMED_IN = (
