@@ -86,7 +86,7 @@ class Answer:
         if missing := [name for name in names if not event.get(name)]:
             raise InvalidEventError(f"no event of CloudFormation's: {', '.join(missing)} missing")
         if odd := [name for name in names if not isinstance(event[name], str)]:
-            raise InvalidEventError(f"no event of CloudFormation's: {', '.join(odd)} is no text")
+            raise InvalidEventError(f"no event of CloudFormation's: {', '.join(odd)} is not text")
         self._url = event["ResponseURL"]
         self._ids = {
             # Always the same: a new one would make CloudFormation delete this resource.

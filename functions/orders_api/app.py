@@ -44,7 +44,7 @@ answer_unavailable(app)
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one request of an HTTP API, payload format 2.0."""
     if not isinstance(event, dict) or not event.keys() >= {"rawPath", "requestContext"}:
-        raise InvalidEventError("this is no event of an HTTP API in payload format 2.0")
+        raise InvalidEventError("this is not an event of an HTTP API in payload format 2.0")
     try:
         readable = with_json_body(event)
     except ServiceError as error:

@@ -29,7 +29,7 @@ def plain(host: str) -> str:
     try:
         packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
     except (OSError, UnicodeError) as error:
-        raise ValueError(f"{host!r} is no address") from error
+        raise ValueError(f"{host!r} is not an address") from error
     if packed.startswith(_MAPPED):
         return socket.inet_ntop(socket.AF_INET, packed[12:])
     return socket.inet_ntop(socket.AF_INET6, packed)

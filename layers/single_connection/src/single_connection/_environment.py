@@ -74,7 +74,7 @@ def problems_of(values: Mapping[str, Any]) -> list[str]:
         problems.append(f"DATABASE_TAG_STATEMENTS must be 1 or 0, and is {_shown(switch)}")
     ca_file = values["ca_file"]
     if ca_file and _is_text(ca_file) and not os.path.isfile(ca_file):
-        problems.append(f"DATABASE_CA_FILE names {_shown(ca_file)}, which is no file")
+        problems.append(f"DATABASE_CA_FILE names {_shown(ca_file)}, which is not a file")
     return problems
 
 
