@@ -71,6 +71,7 @@ def test_the_suite_comes_out_as_on_a_plain_engine(server: LocalDatabase, tmp_pat
     control = outcomes(server, tmp_path, "plain")
     assert sum(outcome == "passed" for outcome, _ in control.values()) > 1000
     one = outcomes(server, tmp_path, "one")
-    each = outcomes(server, tmp_path, "each", "-k", EACH)
-    chosen = {test: control[test] for test in each}
-    assert [unargued(control, one), unargued(chosen, each)] == [[], []]
+    assert unargued(control, one) == []
+    if server.server.flavor == "mysql":  # where the invocations begin and end is the same on both
+        each = outcomes(server, tmp_path, "each", "-k", EACH)
+        assert unargued({test: control[test] for test in each}, each) == []
