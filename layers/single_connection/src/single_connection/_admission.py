@@ -91,7 +91,7 @@ class Admission:
             DatabaseBusyError: The time is over; has the last refusal's code.
         """
         started = began = self._clock()
-        attempts, shut = 0, 0.0
+        attempts, shut, code = 0, 0.0, 0
         if pause := min(self.first_pause(), max(0.0, until - started) / 2):
             stop.wait(pause)
             began = self._clock()
@@ -101,12 +101,14 @@ class Admission:
                 admitted = attempt()
             except Refused as refusal:
                 now = self._clock()
+                # The last attempt may be cut by the end of the time: "full" says more than that.
+                code = refusal.code if refusal.code in FULL or code not in FULL else code
                 shut, half = now - started, (until - now) / 2
                 if half < SHORTEST_PAUSE or stop.wait(min(self.pause(shut), half)):
                     self.learn(shut, shut)
                     after = max(1.0, round(self.expected))
                     raise DatabaseBusyError(
-                        refusal.code, retry_after=after, attempts=attempts, waited=shut
+                        code, retry_after=after, attempts=attempts, waited=shut
                     ) from refusal.__cause__
                 began = self._clock()
             else:

@@ -1,0 +1,163 @@
+"""Whatever speaks in the server's place: one of our errors, in time, no secret in any frame."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from single_connection import (
+    CredentialsError,
+    Database,
+    DatabaseBusyError,
+    Settings,
+    SettingsError,
+    SingleConnectionError,
+)
+from single_connection.testing import LambdaContext
+
+from layers.single_connection.tests.hostile import Client, Hostile, error, greeting, packet
+from layers.single_connection.tests.test_credentials import everything
+
+SECRET = "S3cr3t-of-the-database"
+Script = Callable[[Client], Any]
+
+
+def meet(server: Hostile, seconds: float = 1.5) -> tuple[SingleConnectionError, float]:
+    """The error that a handler gets, and after how many seconds."""
+    settings = Settings(
+        host="127.0.0.1",
+        port=server.port,
+        name="shop",
+        user="application",
+        password=SECRET,
+        ca_file=str(server.ca_file),
+    )
+    database = Database(settings)
+
+    @database.invocation
+    def handler(_event: Any, _context: Any) -> None:
+        with database.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    began = time.monotonic()
+    with pytest.raises(SingleConnectionError) as caught:
+        handler({}, LambdaContext(seconds))
+    assert SECRET not in everything(caught.value)
+    return caught.value, time.monotonic() - began
+
+
+def says(data: bytes) -> Script:
+    return lambda client: client.send(data)
+
+
+def trickles(data: bytes) -> Script:
+    return lambda client: client.trickle(data)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        pytest.param(says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), 2013, id="not MySQL"),
+        pytest.param(says(packet(b"", 0)), 2013, id="empty greeting"),
+        pytest.param(says(packet(b"\x0a8.4.0\0\1", 0)), 2013, id="half a greeting"),
+        pytest.param(says(greeting(version=b"eight")), 2013, id="no version"),
+        pytest.param(says(greeting(version=b"9" * 5000)), 2013, id="a version of 5,000 digits"),
+        pytest.param(says(greeting(plugin=b"\xff\xfe")), 2013, id="a plugin that is no text"),
+        pytest.param(says(b"\xff\xff\xff\0" + b"x" * 9000), 2013, id="a greeting of 16 MB"),
+        pytest.param(says(error(1040)), 1040, id="full"),
+        pytest.param(says(error(1129)), 1129, id="blocked"),
+        pytest.param(says(error(1130)), 1130, id="not allowed"),
+        pytest.param(says(error(1045)), 2013, id="denied, in plain text"),
+        pytest.param(says(error(1049)), 2013, id="no such schema, in plain text"),
+        pytest.param(says(error(2026)), 2013, id="no TLS, says an error"),
+        pytest.param(trickles(greeting(version=b"8.4.0-" + b"x" * 400)), 2013, id="trickled"),
+        pytest.param(lambda client: client.wait(), 2013, id="silent"),
+        pytest.param(
+            lambda client: client.trickle(error(1045, b"x" * 400, client.log_in(greeting()))),
+            2013,
+            id="the answer to the password trickled",
+        ),
+    ],
+)
+def test_a_broken_or_slow_greeting_is_a_database_that_does_not_answer_in_time(
+    tmp_path: Path, script: Script, code: int
+) -> None:
+    """What is said before TLS is a reason to wait, if anything: it may be anybody's."""
+    with Hostile(tmp_path, script) as server:
+        raised, took = meet(server)
+    assert isinstance(raised, DatabaseBusyError)
+    assert raised.code == code
+    assert took < 1.5
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "words"),
+    [
+        pytest.param(
+            says(greeting(low=0xFFFF & ~0x0800)), SettingsError, "verifiable TLS", id="downgrade"
+        ),
+        pytest.param(
+            lambda client: client.send(error(1045, b"no", client.log_in(greeting()))),
+            CredentialsError, "refused user", id="denied, through TLS",
+        ),
+        pytest.param(
+            lambda client: client.send(error(1049, b"no", client.log_in(greeting()))),
+            SettingsError, "does not exist", id="no such schema, through TLS",
+        ),
+        pytest.param(
+            lambda client: client.send(
+                packet(b"\xfeparsec\0" + bytes(32), client.log_in(greeting()))
+            ),
+            CredentialsError, "authentication that the driver does not do", id="unknown plugin",
+        ),
+        pytest.param(
+            lambda client: client.send(
+                packet(b"\xfemysql_old_password\0" + bytes(9), client.log_in(greeting()))
+            ),
+            CredentialsError, "caching_sha2_password", id="a plugin of old",
+        ),
+        pytest.param(
+            lambda client: client.send(
+                error(1045, b"you said " + SECRET.encode(), client.log_in(greeting()))
+            ),
+            CredentialsError, "refused user", id="a server that repeats the password",
+        ),
+    ],
+)  # fmt: skip
+def test_what_waiting_does_not_mend_is_said_at_once(
+    tmp_path: Path, script: Script, kind: type[Exception], words: str
+) -> None:
+    with Hostile(tmp_path, script) as server:
+        raised, _ = meet(server)
+    assert isinstance(raised, kind)
+    assert words in str(raised)
+    assert server.count == 1
+
+
+def test_a_reset_while_the_password_is_on_its_way_leaves_it_in_no_frame(tmp_path: Path) -> None:
+    def full_authentication_then_reset(client: Client) -> None:
+        number = client.log_in(greeting(plugin=b"caching_sha2_password"))
+        client.send(packet(b"\x01\x04", number))
+        client.reset()
+
+    with Hostile(tmp_path, full_authentication_then_reset) as server:
+        raised, took = meet(server)  # and looks at all frames
+    assert isinstance(raised, DatabaseBusyError)
+    assert took < 1.5
+
+
+def test_a_server_that_trickles_rows_and_the_killer_too_keeps_nobody_beyond_the_deadline(
+    tmp_path: Path,
+) -> None:
+    def script(client: Client) -> None:
+        number = client.log_in(greeting())
+        client.send(packet(b"\0\0\0\2\0\0\0", number))
+        client.read()  # the set-up; the statement came with it
+        client.send(packet(b"\0\0\0\2\0\0\0", 1))
+        client.trickle(packet(b"\1", 1) + b"x" * 300)
+
+    with Hostile(tmp_path, script) as server:
+        raised, took = meet(server, 2.0)
+    assert type(raised).__name__ == "DeadlineError"
+    assert took < 2.0
