@@ -112,9 +112,10 @@ def adopt(name: str, holder: str, *, keep_shop: bool, root: Path = ROOT) -> None
     schema = read_template(root / "template.yaml")["Parameters"]["DatabaseName"]["Default"]
     if schema != "shop":
         raise function.RefusedError(f"This project is {schema} already; adopt is for a fresh copy.")
+    if not keep_shop:
+        function.add("hello", "http", root)  # first: it may refuse, and then nothing was done
     forget(root)
     if not keep_shop:
-        function.add("hello", "http", root)
         shop.take_away(root)
     for done in DONE_WITH:
         (root / done).unlink(missing_ok=True)

@@ -58,7 +58,7 @@ def add(name: str, trigger: str, root: Path = ROOT) -> list[Path]:
     grants = root / "functions" / "migrate" / "grants.toml"
     own = logical_id(name)
     granted = grants.read_text(encoding="utf-8")
-    if own in read_template(template)["Resources"] or (root / "functions" / name).exists():
+    if own in read_template(template)["Resources"] or any((root / "functions" / name).glob("*.*")):
         raise RefusedError(f"There is a function {name} already; choose another name.")
     if re.search(rf"^{name} =", granted, re.MULTILINE):
         raise RefusedError(

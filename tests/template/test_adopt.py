@@ -89,6 +89,18 @@ def test_a_name_that_is_none_changes_nothing(copy: Path, name: str) -> None:
     assert files(copy) == before
 
 
+def test_a_copy_with_a_function_of_the_same_name_is_left_as_it_is(copy: Path) -> None:
+    hello = copy / "functions" / "hello"
+    (hello / "__pycache__").mkdir(parents=True)  # as git leaves it: that alone is no function
+    (hello / "app.py").write_text("")
+    before = files(copy)
+    with pytest.raises(function.RefusedError, match="There is a function hello already"):
+        adopt.adopt("bookings", "", keep_shop=False, root=copy)
+    assert files(copy) == before
+    (hello / "app.py").unlink()
+    adopt.adopt("bookings", "", keep_shop=False, root=copy)
+
+
 def test_a_project_that_has_its_name_gets_no_other(copy: Path) -> None:
     adopt.adopt("bookings", "", keep_shop=True, root=copy)
     assert (copy / "functions" / "orders_api" / "app.py").is_file()
