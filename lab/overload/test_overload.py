@@ -93,7 +93,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_file(tmp_path: Path, how: s
         time.sleep(0.05)
     assert len(family) >= 150, process.communicate(timeout=5)
     os.kill(process.pid, how)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     until = time.monotonic() + 20
     while (left := {pid for pid in family if running(pid)}) and time.monotonic() < until:
         time.sleep(0.1)

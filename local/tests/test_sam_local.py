@@ -208,7 +208,11 @@ def template() -> dict[str, Any]:
 
 def functions() -> set[str]:
     resources = template()["Resources"].items()
-    return {name for name, one in resources if one["Type"] == "AWS::Serverless::Function"}
+    return {
+        name
+        for name, one in resources
+        if one["Type"] == "AWS::Serverless::Function" and "Condition" not in one
+    }
 
 
 def compose() -> dict[str, Any]:
