@@ -2,12 +2,20 @@
 
 import contextlib
 import ssl
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from .errors import SettingsError
 
 # A connection's TLS, with what comes from the network and what goes there.
 Tls = tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]
+
+
+class Secured(Protocol):
+    """A transport that has a TLS session."""
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """It, if it can be resumed."""
 
 
 class ResumingContext(ssl.SSLContext):
@@ -88,10 +96,15 @@ class ResumingContext(ssl.SSLContext):
             self._prepared.clear()
         self._host = host
 
-    def remember(self, session: ssl.SSLSession | None) -> None:
-        """Keep the ticket, to be called once data was read (TLS 1.3 sends it late)."""
-        if self._session is None and session is not None and session.has_ticket:
-            self._session = session
+    def remember(self, transport: Secured) -> None:
+        """Keep the ticket, to be called once data was read (TLS 1.3 sends it late).
+
+        Looked at only where there is none yet: OpenSSL copies a session each time it is asked for.
+        """
+        if self._session is None:
+            session = transport.session
+            if session is not None and session.has_ticket:
+                self._session = session
 
     def forget(self) -> None:
         """Keep nothing that two copies of this process may share: a key in a hello, a ticket."""

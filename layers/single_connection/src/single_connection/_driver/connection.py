@@ -162,7 +162,7 @@ class Connection(Transactions):
                 return False
             if self.in_transaction:
                 super().rollback()
-            self._tls.remember(transport.session)
+            self._tls.remember(transport)
             transport.sendall(struct.pack("<iB", 1, COMMAND.COM_QUIT))
         except Exception:  # noqa: BLE001 - whatever it is, the session is killed then
             return False
