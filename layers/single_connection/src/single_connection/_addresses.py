@@ -75,13 +75,6 @@ class Resolver:
                     raise
         return self._found
 
-    def known(self) -> frozenset[str]:
-        """What was found last, without asking anybody."""
-        try:
-            return frozenset((plain(self._host),))
-        except ValueError:
-            return frozenset(plain(address) for address in self._found)
-
 
 def _look_up(host: str, within: float) -> tuple[str, ...]:
     """`socket.getaddrinfo`, which knows no timeout: in a thread that is left alone if it hangs."""

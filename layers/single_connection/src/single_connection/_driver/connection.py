@@ -111,17 +111,18 @@ class Connection(Transactions):
 
     def thread_id(self) -> int:
         """The session's number, asked of the server through TLS."""
-        mine = self._result
-        self._ask(Statement("SELECT", ""), lambda: self._say("SELECT CONNECTION_ID()", rows=True))
-        (number,), self._result = self._result.rows[0], mine
-        return int(number)
+        return int(self._value("SELECT CONNECTION_ID()"))
 
     def get_server_info(self) -> str:
         """The server's version, asked of the server through TLS."""
+        return str(self._value("SELECT VERSION()"))
+
+    def _value(self, sql: str) -> Any:
+        """The one value of a SELECT, beside whatever result this thread has."""
         mine = self._result
-        self._ask(Statement("SELECT", ""), lambda: self._say("SELECT VERSION()", rows=True))
-        (version,), self._result = self._result.rows[0], mine
-        return str(version)
+        self._ask(Statement("SELECT", ""), lambda: self._say(sql, rows=True))
+        (value,), self._result = self._result.rows[0], mine
+        return value
 
     def admitted(self) -> None:
         """The attempt to connect is over, and its time with it."""
