@@ -27,6 +27,7 @@ from single_connection._http import Exchange, UnreachableError, UnreadableError
 from single_connection._route import BUNDLES, LEFT_TO_BOTO3, route_of
 from single_connection._secretsmanager import ROOTS
 
+from layers.single_connection.tests.conftest import untraced
 from local.certificates import write_certificates
 from local.secrets_manager import ARN, SecretsManager
 
@@ -346,7 +347,7 @@ def test_an_alarm_while_it_is_read_comes_through_and_leaves_nothing(
 
     before = signal.signal(signal.SIGALRM, alarm)
     try:
-        with serving(silence) as port:
+        with serving(silence) as port, untraced():
             endpoint(monkeypatch, f"http://127.0.0.1:{port}")
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             began = time.monotonic()
