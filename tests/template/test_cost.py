@@ -28,7 +28,7 @@ def test_what_is_billed_by_the_hour_is_counted(template: Document) -> None:
         "AWS::CloudWatch::Dashboard",
         "AWS::EC2::VPCEndpoint",
     }
-    free = ("EC2", "RDS", "Logs", "Serverless", "SQS", "SNS", "IAM")
+    free = ("Backup", "EC2", "RDS", "Logs", "Serverless", "SQS", "SNS", "IAM")
     for name, resource in template["Resources"].items():
         kind = resource["Type"]
         assert kind in counted or kind.startswith(("Custom::", *(f"AWS::{f}::" for f in free))), (

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.settings import read_environment
 from deploy.template import ROOT, TEMPLATE, read_template
+from local.template import Values
 from tests.template.conftest import (
     ASKED_FOR,
     FUNCTIONS,
@@ -415,7 +416,7 @@ def test_every_role_is_within_the_boundary(translate: Translate) -> None:
         r for r in translate(UseProxy="true")["Resources"].values() if r["Type"].endswith("::Role")
     ]
     schedules = len(list(events(read_template()["Resources"], "ScheduleV2")))
-    assert len(roles) == len(FUNCTIONS) + schedules + 1  # that of the proxy
+    assert len(roles) == len(FUNCTIONS) + schedules + 2  # the proxy's and AWS Backup's
     boundary = {"Ref": "PermissionsBoundary"}
     for role in roles:
         given = role["Properties"]["PermissionsBoundary"]
@@ -428,6 +429,47 @@ def test_a_snapshot_brings_its_schema_and_its_master(resolve: Resolve) -> None:
     assert plain.keys() - restored.keys() == {"DBName", "MasterUsername"}
     assert restored.keys() - plain.keys() == {"DBSnapshotIdentifier"}
     assert restored["DBInstanceIdentifier"] == plain["DBInstanceIdentifier"]
+
+
+def test_copies_go_to_a_vault_that_the_stack_does_not_make(resolve: Resolve) -> None:
+    """Whoever may delete the stack must not delete its copies with it."""
+    assert not [r for r in resolve().values() if r["Type"].startswith("AWS::Backup::")]
+    assert not [r for r in resolve(BackupVault="").values() if "backup" in str(r["Properties"])]
+    for kind, arn in (("db.t3.micro", ":db:"), ("aurora.serverless", ":cluster:")):
+        made = resolve(DatabaseInstanceClass=kind, BackupVault="shop", BackupVaultDays="90")
+        kinds = {r["Type"] for r in made.values() if r["Type"].startswith("AWS::Backup::")}
+        assert kinds == {"AWS::Backup::BackupPlan", "AWS::Backup::BackupSelection"}
+        (rule,) = made["BackupPlan"]["Properties"]["BackupPlan"]["BackupPlanRule"]
+        assert rule["TargetBackupVault"] == "shop"
+        assert rule["Lifecycle"] == {"DeleteAfterDays": "90"}
+        assert "EnableContinuousBackup" not in rule  # would fight for the database's retention
+        (copied,) = made["BackupSelection"]["Properties"]["BackupSelection"]["Resources"]
+        assert arn in str(copied)
+    elsewhere = resolve(DatabaseHost="db.example", BackupVault="shop")
+    assert "BackupPlan" not in elsewhere  # not ours to copy
+    assert "BackupRole" not in elsewhere
+
+
+def test_opentelemetry_comes_with_its_layer_its_start_and_its_way_out(
+    template: Document, resolve: Resolve, translate: Translate
+) -> None:
+    layer = "arn:aws:lambda:us-east-1:615299751070:layer:AWSOpenTelemetryDistroPython:1"
+    for given, start in (("", None), (layer, "/opt/otel-instrument")):
+        values = Values(template, {"OpenTelemetryLayerArn": given}, keep=True)
+        every = values.resolve(template["Globals"])["Function"]
+        assert every["Layers"][1:] == ([given] if given else [])
+        assert every["Environment"]["Variables"].get("AWS_LAMBDA_EXEC_WRAPPER") == start
+    (assertion,) = template["Rules"]["OpenTelemetrySendsByXRay"]["Assertions"]
+    assert assertion["Assert"] == {"Fn::Equals": [{"Ref": "TraceCalls"}, "Active"]}
+
+    def traced(resources: Document, kind: str) -> list[Document]:
+        wanted = [r["Properties"] for r in resources.values() if r["Type"] == kind]
+        return [p for p in wanted if "TracingConfig" in p or "Xray" in str(p)]
+
+    for mode, count in (("Disabled", 0), ("Active", len(FUNCTIONS))):
+        resources = translate(TraceCalls=mode)["Resources"]
+        assert len(traced(resources, "AWS::Lambda::Function")) == count
+        assert len(traced(resources, "AWS::IAM::Role")) == count
 
 
 def test_every_parameter_explains_itself_and_refuses_what_is_wrong(template: Document) -> None:
