@@ -7,8 +7,10 @@ A function is a folder, its tests, its events with their answers, its entries in
 a table with rights. A migration that was deployed has run: removing a function leaves its table.
 """
 
+import itertools
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,7 +133,7 @@ def entries(text: str, name: str, trigger: str) -> str:
 
 
 def remove(name: str, root: Path = ROOT) -> list[Path]:
-    """Take all of it away but its migrations; the files that are gone.
+    """Put all of it but its migrations into `build/removed/`; the files that are gone.
 
     Raises:
         RefusedError: there is none of that name, or it stays.
@@ -154,15 +156,21 @@ def remove(name: str, root: Path = ROOT) -> list[Path]:
     gone = [p for p in (root / "functions" / name).rglob("*") if p.is_file()]
     gone += (root / "events").glob(f"{name}.*.json")
     gone += [p for p in [root / "tests" / "functions" / f"test_{name}.py"] if p.exists()]
+    kept = _free(root / "build" / "removed" / name)
     for file in gone:
-        file.unlink()
-    for folder in sorted((root / "functions" / name).rglob("*"), reverse=True):
-        folder.rmdir()
-    (root / "functions" / name).rmdir()
+        (kept / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+        file.rename(kept / file.relative_to(root))
+    shutil.rmtree(root / "functions" / name)
     expected = json.loads((root / "events" / "expected.json").read_text(encoding="utf-8"))
     write_expected(root, {k: v for k, v in expected.items() if k.split(".")[0] != name})
     pages.renew(root)
     return gone
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first with a number behind it that is not taken."""
+    numbered = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def _owned(resources: dict[str, Any], name: str) -> list[str]:
@@ -202,8 +210,9 @@ def left_to_do(command: str, name: str) -> str:
     if command == "add":
         return f"Rights: functions/migrate/grants.toml. Try: make invoke FUNCTION={name} EVENT=good"
     return (
-        f"Its migrations and its lines in functions/migrate/grants.toml are left. If {name} was "
-        "never deployed, take them away by hand; else drop its table by a migration."
+        "What it was lies in build/removed/ until `make clean`. Its migrations and its lines in "
+        f"functions/migrate/grants.toml are left. If {name} was never deployed, take them away by "
+        "hand; else drop its table by a migration."
     )
 
 

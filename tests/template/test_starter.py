@@ -59,9 +59,23 @@ def test_what_is_added_and_removed_again_leaves_its_table_alone(copy: Path, trig
     assert {f"functions/{NAME}/app.py", f"tests/functions/test_{NAME}.py"} < new
     assert LOGICAL in read_template(copy / "template.yaml")["Resources"]
     function.remove(NAME, copy)
-    [left] = files(copy) - before
-    assert left.startswith("functions/migrate/migrations/")
+    left = {f for f in files(copy) - before if not f.startswith("build/removed/")}
+    assert len(left) == 1
+    assert left.pop().startswith("functions/migrate/migrations/")
     assert (copy / "template.yaml").read_text(encoding="utf-8") == template
+
+
+def test_what_is_removed_can_be_had_back_though_it_was_never_committed(copy: Path) -> None:
+    grants = copy / "functions/migrate/grants.toml"
+    granted = grants.read_text(encoding="utf-8")
+    for expected in (NAME, f"{NAME}-2"):
+        function.add(NAME, "direct", copy)
+        written = copy / "functions" / NAME / "app.py"
+        written.write_text(f"# mine, {expected}\n", encoding="utf-8")
+        function.remove(NAME, copy)
+        kept = copy / "build" / "removed" / expected / "functions" / NAME / "app.py"
+        assert kept.read_text(encoding="utf-8") == f"# mine, {expected}\n"
+        grants.write_text(granted, encoding="utf-8")
 
 
 def test_each_function_of_the_shop_can_be_taken_away(copy: Path) -> None:
