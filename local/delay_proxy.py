@@ -59,6 +59,7 @@ class DelayProxy:
         self._due: list[tuple[float, int, _Connection, str, bytes]] = []
         self._sequence = itertools.count()
         self._readers: dict[socket.socket, tuple[_Connection, str]] = {}
+        self._open: set[_Connection] = set()
         self._wake, self._waker = socket.socketpair()
         self._thread = threading.Thread(target=self.serve, daemon=True)
 
@@ -84,7 +85,7 @@ class DelayProxy:
                 pass
         finally:
             self._listener.close()
-            for connection in {one for one, _ in self._readers.values()}:
+            for connection in self._open:
                 connection.close()
 
     def _step(self) -> bool:
@@ -111,6 +112,7 @@ class DelayProxy:
         client, _ = self._listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(client)
+        self._open.add(connection)
         self._readers[client] = (connection, "server")
         self._later(connection, "connect")
 
@@ -144,6 +146,7 @@ class DelayProxy:
             receiver.shutdown(socket.SHUT_WR)
         else:  # the server's end is the end: what the client still says would reach nobody
             self._readers.pop(connection.client, None)
+            self._open.discard(connection)
             connection.close()
 
 

@@ -28,7 +28,7 @@ from local.demo import matches
 from local.docker import daemon, image, prepare
 from local.docker.live import write_live_template
 from local.servers import ServerMissingError, locked, require_server
-from local.template import Values
+from local.template import Values, read_functions
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ROOT / "events"
@@ -207,12 +207,7 @@ def template() -> dict[str, Any]:
 
 
 def functions() -> set[str]:
-    resources = template()["Resources"].items()
-    return {
-        name
-        for name, one in resources
-        if one["Type"] == "AWS::Serverless::Function" and "Condition" not in one
-    }
+    return {function.logical_id for function in read_functions().values()}
 
 
 def compose() -> dict[str, Any]:
