@@ -1,6 +1,5 @@
 """Ends what does not listen: sessions in the middle of something, killed from beside them."""
 
-import contextlib
 import time
 from typing import Any, Protocol
 
@@ -84,7 +83,6 @@ def _kill(killer: Killer, cursor: Any, wanted: set[int], until: float) -> bool:
         left = until - clock.now()
         if left <= 0:
             return False
-        with contextlib.suppress(ValueError):
-            time.sleep(min(pause, left))
+        time.sleep(min(pause, left))
         pause = min(2 * pause, 0.05)
     return True
