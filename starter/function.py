@@ -22,6 +22,7 @@ from starter import budget, pages, stack
 PARTS = Path(__file__).parent / "parts"
 TRIGGERS = ("http", "queue", "schedule", "direct")
 KEPT = ("migrate", "connection_census", "rotate_secret")
+REMOVED = "build/removed"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -156,7 +157,7 @@ def remove(name: str, root: Path = ROOT) -> list[Path]:
     gone = [p for p in (root / "functions" / name).rglob("*") if p.is_file()]
     gone += (root / "events").glob(f"{name}.*.json")
     gone += [p for p in [root / "tests" / "functions" / f"test_{name}.py"] if p.exists()]
-    kept = _free(root / "build" / "removed" / name)
+    kept = _free(root / REMOVED / name)
     for file in gone:
         (kept / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
         file.rename(kept / file.relative_to(root))

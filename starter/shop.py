@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 from starter import function
@@ -21,9 +22,6 @@ TESTS_OF_IT = (
 )
 PAGES_OF_IT = (
     "shop.md",
-    "libraries.md",
-    "sqlalchemy.md",
-    "changes.md",
     "serve.png",
     "serve-dark.png",
 )
@@ -35,6 +33,7 @@ def take_away(root: Path) -> None:
     own = sorted(path for path in (migrate / "migrations").glob("*.sql") if "hello" in path.name)
     for name in FUNCTIONS:
         function.remove(name, root)
+    shutil.rmtree(root / function.REMOVED)  # it is nobody's work that could be missed
     for path in (migrate / "migrations").glob("*.sql"):
         if path not in own:
             path.unlink()
@@ -49,6 +48,7 @@ def take_away(root: Path) -> None:
 
 # What stands for it where something is only named.
 INSTEAD = (
+    (r"\borders_api\.products\b", "hello.list"),
     (r"\borders_api\b", "hello"),
     (r"\b(?:OrdersApi|StockWorker|SalesReport)\b", "Hello"),
     (r"\b(?:stock_worker|sales_report)\b", "hello"),
