@@ -1,5 +1,6 @@
 """Shortly before Lambda's own deadline the connection is taken away."""
 
+import _thread
 import gc
 import threading
 import time
@@ -17,7 +18,7 @@ from single_connection import (
     OutsideInvocationError,
 )
 from single_connection._clock import clock
-from single_connection._deadline import LONGEST_DEADLINE, Deadline, seconds_left
+from single_connection._deadline import LONGEST_DEADLINE, Deadline, Watchdog, seconds_left
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, body, function, invoke
@@ -363,6 +364,105 @@ def test_a_test_that_stops_the_time_does_not_stop_the_deadline(
     before = clock.now()
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     assert clock.now() >= before > 0
+
+
+@pytest.fixture
+def visible(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The watch runs in threads that Python, and what measures coverage, knows of."""
+    started: list[threading.Thread] = []
+
+    def start(function: Any, arguments: Any) -> None:
+        started.append(threading.Thread(target=function, args=arguments))
+        started[-1].start()
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    return started
+
+
+def test_the_watch_cuts_once_and_who_dismisses_it_meanwhile_waits(
+    visible: list[threading.Thread],
+) -> None:
+    cutting, cut = threading.Event(), []
+
+    def slowly() -> None:
+        cutting.set()
+        time.sleep(0.1)
+        cut.append(1)
+
+    watchdog = Watchdog(Deadline(0.05, 0.0), slowly)
+    watchdog.start()
+    watchdog.start()  # harmless when repeated
+    assert cutting.wait(5)
+    watchdog.dismiss()
+    assert cut == [1]
+    watchdog.start()
+    assert len(visible) == 1
+
+
+def test_a_watch_that_is_dismissed_before_its_time_cuts_nothing_even_if_it_is_not_let_go(
+    visible: list[threading.Thread],
+) -> None:
+    cut: list[int] = []
+    watchdog = Watchdog(Deadline(0.05, 0.0), lambda: cut.append(1))
+    watchdog.start()
+    watchdog.dismiss()
+    visible[0].join()
+    watchdog.join()
+    assert not cut
+
+
+def test_a_watch_whose_cut_fails_is_over_all_the_same(
+    visible: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def fail() -> None:
+        raise RuntimeError("as it cuts")
+
+    watchdog = Watchdog(Deadline(0.01, 0.0), fail)
+    watchdog.start()
+    visible[0].join()
+    watchdog.dismiss()
+    assert [one.exc_type for one in told] == [RuntimeError]
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_an_error_as_the_watch_starts_neither_hangs_nor_leaves_a_thread(
+    monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """No thread to spare, or an alarm that strikes just as it was started."""
+    really = _thread.start_new_thread
+
+    def start(*what: Any) -> None:
+        if runs:
+            really(*what)
+        raise RuntimeError("can't start new thread")
+
+    watchdog = Watchdog(Deadline(10.0, 0.0), print)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(_thread, "start_new_thread", start)
+        watchdog.start()
+    began = time.monotonic()
+    watchdog.dismiss()
+    watchdog.join()
+    assert time.monotonic() - began < 1.0
+
+
+@pytest.mark.parametrize("by_name", [{"context"}, {"event", "context"}])
+def test_a_context_that_is_passed_by_name_counts(by_name: set[str]) -> None:
+    database = Database.from_environment({})
+    left = []
+
+    @database.invocation
+    def handler(event: Any, context: Any) -> None:
+        assert database._invocation is not None
+        left.append(database._invocation.deadline.hard - clock.now())
+
+    given: dict[str, Any] = {"event": {}, "context": LambdaContext(7)}
+    named = {name: given.pop(name) for name in by_name}
+    handler(*given.values(), **named)
+    assert left[0] == pytest.approx(7, abs=0.5)
 
 
 def test_a_method_is_marked_as_a_function_is_and_its_context_counts(things: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -123,6 +124,16 @@ def test_a_body_of_ones_own_and_a_router_of_an_app() -> None:
     context: Any = LambdaContext()
     got = app.resolve(EVENT, context)
     assert (got["statusCode"], list(json.loads(got["body"]))) == (503, ["error"])
+
+
+def test_without_sqlalchemy_the_drivers_errors_are_known_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a function that does not bring it."""
+    monkeypatch.delitem(sys.modules, "sqlalchemy")
+    assert answer(raising(error_of_server(1213)))[0] == 503
+    with pytest.raises(ValueError, match="a bug"):
+        answer(raising(ValueError("a bug")))
 
 
 # ── On a real server ──────────────────────────────────────────────────────────────────────────

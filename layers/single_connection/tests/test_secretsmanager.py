@@ -1,9 +1,11 @@
 """A secret is read, or it is said in time why not and what to check; no database here."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
+import os
 import re
 import signal
 import socket
@@ -23,9 +25,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from single_connection import CredentialsError, Settings, _credentials, _reading, _secretsmanager
 from single_connection._credentials import Credentials
+from single_connection._guard import Guard
 from single_connection._http import Exchange, UnreachableError, UnreadableError
 from single_connection._route import BUNDLES, LEFT_TO_BOTO3, route_of
 from single_connection._secretsmanager import ROOTS
+from single_connection.testing import unguarded
 
 from layers.single_connection.tests.conftest import untraced
 from local.certificates import write_certificates
@@ -233,6 +237,54 @@ def test_throttled_for_ever_is_an_error_in_time(
     assert 3 < secrets.reads < 9
 
 
+def said(status: int, content: bytes) -> Callable[[socket.socket], None]:
+    """Each request is answered so, by whatever it is."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(
+            b"HTTP/1.1 %d Said\r\nContent-Length: %d\r\n\r\n" % (status, len(content)) + content
+        )
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (400, b"<html>Bad Request</html>"),
+        (403, b'{"message": "Forbidden"}'),
+        (404, b"[]"),
+        (200, b"<html>Welcome</html>"),
+        (200, b"[]"),
+    ],
+)
+def test_what_gives_no_reason_as_aws_does_is_left_to_boto3(
+    monkeypatch: pytest.MonkeyPatch, status: int, content: bytes
+) -> None:
+    with serving(said(status, content)) as port:
+        endpoint(monkeypatch, f"http://127.0.0.1:{port}")
+        route = route_of(os.environ)
+        assert route is not None
+        with pytest.raises(UnreadableError, match=f"status {status}"):
+            _secretsmanager.ask(route, ARN, Exchange(time.monotonic() + 2))
+
+
+def test_a_gateways_page_of_a_broken_service_is_asked_again(
+    credentials: Credentials, monkeypatch: pytest.MonkeyPatch, no_boto3: None
+) -> None:
+    pages = [said(502, b"<html>Bad Gateway</html>")] * 2
+    good = json.dumps({"SecretString": PAIR}).encode()
+
+    def answer(connection: socket.socket) -> None:
+        (pages.pop() if pages else said(200, good))(connection)
+
+    with serving(answer) as port:
+        endpoint(monkeypatch, f"http://127.0.0.1:{port}")
+        assert credentials.read() == ("application", "hidden-password")
+    assert not pages
+
+
 # No way there
 
 
@@ -324,6 +376,87 @@ def test_no_name_and_no_listener_are_said_soon(
     said = refused(credentials, 6.0)
     assert "the name secretsmanager.example.com could not be looked up" in said
     assert "private DNS" in said
+
+
+def hangs_up(connection: socket.socket) -> None:
+    connection.recv(65536)
+
+
+@pytest.mark.parametrize("way", ["nobody listens", "it hangs up", "it is silent"])
+def test_boto3s_way_that_leads_nowhere_is_the_networks_fault_too(
+    credentials: Credentials, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    with serving(silence if way == "it is silent" else hangs_up) as port:
+        endpoint(monkeypatch, f"http://127.0.0.1:{1 if way == 'nobody listens' else port}")
+        monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "false")
+        monkeypatch.setattr(_reading, "route_of", lambda _environ: None)
+        said = refused(credentials, 1.0 if way == "it is silent" else 15.0)
+    assert "security group lets the function's in on port 443" in said
+
+
+def test_a_secret_for_which_there_is_no_time_is_not_asked_for(
+    secrets: SecretsManager, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for route in (route_of, lambda _environ: None):
+        monkeypatch.setattr(_reading, "route_of", route)
+        with pytest.raises(CredentialsError, match=r"no answer in time|the time is over"):
+            credentials.read(within=0.0)
+        gone()
+    assert secrets.reads == 0
+
+
+def test_who_is_abandoned_in_the_middle_of_an_answer_wakes_at_once() -> None:
+    ended: list[Exception] = []
+    asked = threading.Event()
+
+    def hear_and_say_nothing(connection: socket.socket) -> None:
+        connection.recv(65536)
+        asked.set()
+        silence(connection)
+
+    with serving(hear_and_say_nothing) as port:
+        exchange = Exchange(time.monotonic() + 30)
+
+        def ask() -> None:
+            try:
+                exchange.send("POST /", "127.0.0.1", port, head={})
+            except UnreachableError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert asked.wait(5)
+        began = time.monotonic()
+        exchange.abandon()
+        thread.join()
+        assert time.monotonic() - began < 1.0
+    assert "no answer from 127.0.0.1" in str(ended[0])
+    exchange.abandon()  # harmless when repeated
+
+
+def test_what_is_over_before_it_begins_reaches_nobody() -> None:
+    reached: list[socket.socket] = []
+    with serving(reached.append) as port, pytest.raises(UnreachableError, match="time is over"):
+        Exchange(time.monotonic() - 1).send("POST /", "127.0.0.1", port, head={})
+    assert not reached
+
+
+def test_an_endpoint_that_is_the_database_itself_is_refused_and_no_socket_is_left(
+    credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no OSError closes the socket too: warnings are errors here."""
+    reached: list[socket.socket] = []
+
+    class Here:
+        def address(self) -> tuple[str, int]:
+            return "127.0.0.1", port
+
+    with unguarded(), serving(reached.append) as port:
+        Guard(Here())
+        endpoint(monkeypatch, f"http://127.0.0.1:{port}")
+        assert "(OutsideInvocationError)" in refused(credentials)
+        gc.collect()
+    assert not reached
 
 
 def test_a_name_server_that_is_silent_does_not_stretch_it(
@@ -498,6 +631,8 @@ def test_an_endpoint_is_botocores_or_left_to_it(partition: str) -> None:
         ({"AWS_ENDPOINT_URL": "http://localhost:4566/below"}, None),
         ({"AWS_ENDPOINT_URL": "http://user@localhost"}, None),
         ({"AWS_ENDPOINT_URL": "http://localhost:99999"}, None),
+        ({"AWS_ENDPOINT_URL": "ftp://localhost"}, None),
+        ({"AWS_ENDPOINT_URL": "http://löcalhost"}, None),
         ({"AWS_DEFAULT_REGION": "us-west-2"}, None),
         (
             {"AWS_REGION": "", "AWS_DEFAULT_REGION": "us-west-2"},
@@ -562,6 +697,17 @@ def test_snapstarts_keys_are_fetched_as_boto3_fetches_them(
     assert b"authorization: hidden-ticket\r\n" in asked[0].lower().replace(b"A", b"a")
     assert "Credential=AKIDSNAP/" in secrets.requests[0].headers["authorization"]
     assert secrets.requests[0].headers["x-amz-security-token"] == "hidden-token"
+
+
+def test_keys_that_need_no_token_send_none(
+    secrets: SecretsManager,
+    credentials: Credentials,
+    monkeypatch: pytest.MonkeyPatch,
+    no_boto3: None,
+) -> None:
+    monkeypatch.delenv("AWS_SESSION_TOKEN")
+    credentials.read()
+    assert "x-amz-security-token" not in secrets.requests[0].headers
 
 
 @pytest.mark.parametrize("said", [b"", b"[]", b"{}", b'{"AccessKeyId": "a"}'])

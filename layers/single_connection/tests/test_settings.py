@@ -147,6 +147,11 @@ def test_settings_by_hand_are_checked_and_hide_the_password_too(changes: dict[st
     nothing_hidden(caught.value)
 
 
+def test_a_number_that_python_does_not_write_out_is_said_to_be_too_long() -> None:
+    with pytest.raises(SettingsError, match="from 1 to 65535, and is too long"):
+        Settings(host="db", name="shop", user="application", password="p", port=10**5000)
+
+
 def nothing_hidden(error: BaseException) -> None:
     """As an error tracker would show it: the frames with their local variables, but for ours."""
     trace = traceback.TracebackException.from_exception(error, capture_locals=True)

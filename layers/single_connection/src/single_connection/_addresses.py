@@ -24,7 +24,7 @@ def plain(host: str) -> str:
     """
     try:
         return socket.inet_ntop(socket.AF_INET, socket.inet_pton(socket.AF_INET, host))
-    except OSError:
+    except (OSError, UnicodeError):
         pass
     try:
         packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])

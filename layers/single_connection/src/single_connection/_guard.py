@@ -81,13 +81,10 @@ class Guard:
         self.inside = False
         self.closed()
 
-    def addresses(self, within: float) -> tuple[str, ...]:
-        """The database's addresses; see `Resolver.addresses`."""
-        known = self._database.address()
-        if known is None:
-            return ()
+    def addresses(self, host: str, within: float) -> tuple[str, ...]:
+        """The addresses of `host`, the database's; see `Resolver.addresses`."""
         if self._resolver is None:
-            self._resolver = Resolver(known[0])
+            self._resolver = Resolver(host)
         return self._resolver.addresses(within)
 
     def check(self, address: Any) -> None:
@@ -127,7 +124,7 @@ class Guard:
             return True
         with contextlib.suppress(OSError):  # a name server that does not answer tells nothing
             theirs = Resolver(host).addresses(RESOLVE_SECONDS)
-            ours = {plain(one) for one in self.addresses(RESOLVE_SECONDS)}
+            ours = {plain(one) for one in self.addresses(known[0], RESOLVE_SECONDS)}
             return not ours.isdisjoint(plain(one) for one in theirs)
         return False
 

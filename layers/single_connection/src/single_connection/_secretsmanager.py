@@ -155,7 +155,12 @@ def ask_by_boto3(secret_id: str, within: float) -> str | None:
     with _unlogged():
         import boto3  # noqa: PLC0415 - most of a cold start, and needed for this alone
         from botocore.client import Config  # noqa: PLC0415
-        from botocore.exceptions import ClientError, HTTPClientError  # noqa: PLC0415
+        from botocore.exceptions import (  # noqa: PLC0415
+            ClientError,
+            ConnectTimeoutError,
+            EndpointConnectionError,
+            HTTPClientError,
+        )
 
         wait = max(0.5, within / 2)
         config = Config(
@@ -169,7 +174,7 @@ def ask_by_boto3(secret_id: str, within: float) -> str | None:
         except ClientError as error:
             told = error.response["Error"]
             raise _refusal({"__type": told["Code"], "message": told["Message"]}, None) from None
-        except HTTPClientError as error:
+        except (EndpointConnectionError, ConnectTimeoutError, HTTPClientError) as error:
             raise SecretError(type(error).__name__, "network") from None
         except Exception as error:  # noqa: BLE001 - no credentials, no region, a wrong profile…
             raise SecretError(type(error).__name__) from None

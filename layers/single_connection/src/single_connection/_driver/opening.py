@@ -83,7 +83,7 @@ def addresses(resolver: Guard, host: str, until: float) -> tuple[str, ...]:
         Refused: No name server answers; waiting may help.
     """
     try:
-        return resolver.addresses(max(0.05, min(until - clock.now(), ATTEMPT_SECONDS)))
+        return resolver.addresses(host, max(0.05, min(until - clock.now(), ATTEMPT_SECONDS)))
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise Refused(CR.CR_CONN_HOST_ERROR) from error
