@@ -110,7 +110,7 @@ def test_cursors_give_rows_as_a_real_one_does() -> None:
         with database.connection().cursor() as cursor:
             assert cursor.execute("SELECT n") == 4
             assert cursor.fetchone() == (1,)
-            assert cursor.fetchmany(2) == [(2,), (3,)]
+            assert cursor.fetchmany(2) == ((2,), (3,))
             assert list(cursor) == [(4,)]
             assert cursor.fetchone() is None
         with database.transaction() as cursor:
@@ -160,6 +160,25 @@ def test_a_deadlock_that_is_swallowed_commits_nothing_in_a_fake_either() -> None
     with fake(database) as server:
         server.answer("UPDATE", error=pymysql.err.OperationalError(1213, "Deadlock found"))
         with pytest.raises(pymysql.err.OperationalError, match="Deadlock"):
+            database.invocation(work)({}, LambdaContext())
+    assert server.outcomes == ["rolled back"]
+
+
+def test_after_a_deadlock_neither_a_statement_nor_an_inner_block_goes_on() -> None:
+    def work(_event: Any, _context: Any) -> None:
+        with database.transaction() as cursor:
+            for use in (
+                lambda: cursor.execute("UPDATE products SET stock = 0"),
+                lambda: cursor.execute("SELECT 1"),
+                lambda: database.transaction().__enter__(),
+            ):
+                with pytest.raises(pymysql.err.OperationalError, match="Deadlock"):
+                    use()
+            raise KeyError
+
+    with fake(database) as server:
+        server.answer("UPDATE", error=pymysql.err.OperationalError(1213, "Deadlock found"))
+        with pytest.raises(KeyError):
             database.invocation(work)({}, LambdaContext())
     assert server.outcomes == ["rolled back"]
 
@@ -222,7 +241,7 @@ def test_a_cursor_describes_its_columns_as_libraries_ask() -> None:
         with database.connection().cursor() as cursor:
             cursor.execute("SELECT name, stock FROM products")
             assert [column[0] for column in cursor.description or ()] == ["name", "stock"]
-            assert cursor.fetchall() == [("Mug", 3)]
+            assert cursor.fetchall() == (("Mug", 3),)
             cursor.execute("UPDATE products SET stock = 0")
             assert cursor.description is None
 

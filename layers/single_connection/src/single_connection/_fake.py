@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from ._driver import DictCursor, DriverError
+from ._driver import DictCursor, DriverError, OperationalError
 from ._guard import caller
 from ._opening import Opening
 from ._settings import Settings
@@ -35,6 +35,11 @@ class _Answer:
     affected: int | None
     error: Exception | None
     insert_id: int
+
+    @property
+    def count(self) -> int:
+        """Of rows that were given, or changed."""
+        return len(self.rows) if self.affected is None else self.affected
 
 
 class FakeServer:
@@ -98,7 +103,7 @@ class _Cursor:
     def __init__(self, connection: "_Connection", dictionaries: bool) -> None:
         self.connection: Any = connection
         self._dictionaries = dictionaries
-        self._rows: list[Any] = []
+        self._rows: Sequence[Any] = ()
         self.description: list[tuple[Any, ...]] | None = None
         self.rowcount = -1
         self.lastrowid = 0
@@ -110,8 +115,8 @@ class _Cursor:
         if rows or classify(statement).reads:
             columns = list(rows[0]) if rows else []
             self.description = [(name, None, None, None, None, None, True) for name in columns]
-        self._rows = rows if self._dictionaries else [tuple(row.values()) for row in rows]
-        self.rowcount = len(rows) if answer.affected is None else answer.affected
+        self._rows = rows if self._dictionaries else tuple(tuple(row.values()) for row in rows)
+        self.rowcount = answer.count
         self.lastrowid = answer.insert_id
         return self.rowcount
 
@@ -119,22 +124,22 @@ class _Cursor:
         return sum(self.execute(statement, one) for one in arguments)
 
     def fetchone(self) -> Any:
-        return self._rows.pop(0) if self._rows else None
+        taken = self.fetchmany()
+        return taken[0] if taken else None
 
-    def fetchmany(self, size: int = 1) -> list[Any]:
+    def fetchmany(self, size: int = 1) -> Sequence[Any]:
         taken, self._rows = self._rows[:size], self._rows[size:]
         return taken
 
-    def fetchall(self) -> list[Any]:
-        taken, self._rows = self._rows, []
-        return taken
+    def fetchall(self) -> Sequence[Any]:
+        return self.fetchmany(len(self._rows))
 
     def __iter__(self) -> Iterator[Any]:
         while self._rows:
-            yield self._rows.pop(0)
+            yield self.fetchone()
 
     def close(self) -> None:
-        self._rows = []
+        self._rows = ()
 
     def __enter__(self) -> Self:
         return self
@@ -180,19 +185,20 @@ class _Connection:
                 for hold in self.turns.holds[:1]:
                     hold.ended = error if hold.kind == "block" else None  # all of it is undone
             raise
-        changed = answer.affected if answer.affected is not None else len(answer.rows)
-        if changed and not classify(statement).reads and not (lent and self._autocommit):
+        if not self._autocommit and not self.turns.holds:
+            self._push_by_hand()
+        if answer.count and not classify(statement).reads and not (lent and self._autocommit):
             for hold in self.turns.holds:
                 hold.changed = True
         return answer
 
     def query(self, statement: str) -> int:
-        return len(self.ask(statement, None).rows)
+        return self.ask(statement, None).count
 
-    def admit(self) -> None:
-        """Raises where the driver's own connection would refuse a statement."""
+    def admit(self, what: str = "a statement") -> None:
+        """Raises where the driver's own connection would refuse it."""
         with self.turns.lock:
-            self.turns.wait("a statement")
+            self.turns.wait(what)
             if self.turns.holds and self.turns.holds[0].ended is not None:
                 raise self.turns.holds[0].ended
             if not self.open:
@@ -208,17 +214,19 @@ class _Connection:
 
     def enter_block(self, place: str) -> Hold:
         with self.turns.lock:
-            self.turns.wait("a database.transaction() block")
-            if self.turns.hold is not None and self.turns.hold.kind != "block":
-                raise TransactionControlError(f"a block was asked for inside {self.turns.hold}")
-            hold = Hold("block", "a database.transaction() block", place, len(self.turns.holds))
+            what = "a database.transaction() block"
+            self.admit(what)
+            outer = self.turns.hold
+            if outer is not None and outer.kind != "block":
+                raise TransactionControlError(f"{what} was asked for inside {outer}")
+            hold = Hold("block", what, place, len(self.turns.holds))
             hold.enter()
             self.turns.push(hold)
             return hold
 
     def leave_block(self, hold: Hold, *, commit: bool) -> None:
         ended = self.turns.holds[0].ended if hold in self.turns.holds else None
-        if not hold.level and hold in self.turns.holds:
+        if not hold.level and hold in self.turns.holds and self.open:
             written = commit and ended is None
             self.server.outcomes.append("committed" if written else "rolled back")
         hold.leave()
@@ -228,8 +236,12 @@ class _Connection:
 
     def begin(self) -> None:
         self._control("BEGIN")
+        self._finish("committed")  # what is open, as MySQL does
         if not self.turns.holds:
-            self.turns.push(Hold("by hand", "a transaction begun by hand", caller()))
+            self._push_by_hand()
+
+    def _push_by_hand(self) -> None:
+        self.turns.push(Hold("by hand", "a transaction begun by hand", caller()))
 
     def commit(self) -> None:
         self._control("COMMIT")
@@ -244,7 +256,10 @@ class _Connection:
 
     def autocommit(self, value: Any) -> None:
         self.admit()
-        self._autocommit = bool(value)
+        if bool(value) != self._autocommit:
+            self._control("SET AUTOCOMMIT")
+            self._finish("committed")  # the same
+            self._autocommit = bool(value)
 
     def get_autocommit(self) -> bool:
         return self._autocommit
@@ -276,7 +291,7 @@ class _Connection:
 
     def borrow(self, what: str, place: str) -> Hold:
         with self.turns.lock:
-            self.turns.wait(what)
+            self.admit(what)
             if self.turns.hold is not None:
                 raise TransactionControlError(f"{what} was asked for inside {self.turns.hold}")
             hold = Hold("loan", what, place)
@@ -306,16 +321,27 @@ class _Connection:
         return True
 
     def hang_up(self, _until: float) -> None:
-        if self.open:
+        if not self.open:
+            return
+        if self.turns.holds and self.turns.holds[0].kind == "block":
+            self.server.outcomes.append("rolled back")
+            self.turns.holds[0].ended = self.refusal()  # said where it ends
+        else:
             self._finish("rolled back")
-            self.open = False
-            self.server.connections_open -= 1
+        self._drop()
+
+    def _drop(self) -> None:
+        self.open = False
+        self.server.connections_open -= 1
+        self.turns.close()
 
     def close(self) -> None:
+        self.revoke(OperationalError, "this connection was closed by hand")
         self.hang_up(0.0)
 
     def abandon(self) -> None:
-        self.open = False
+        self.revoke(OutsideInvocationError, "a forked child process used its parent's connection")
+        self._drop()
 
 
 class FakeConnector:
@@ -344,5 +370,4 @@ class FakeConnector:
     def find_leaks(self) -> list[Any]:
         return []
 
-    def end_leaks(self, _ends: frozenset[str], _until: float) -> bool:
-        return True
+    end_leaks = end

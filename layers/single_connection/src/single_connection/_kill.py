@@ -12,7 +12,9 @@ from ._server_errors import NO_SUCH_SESSION
 class Killer(Protocol):
     """A connection for the purpose."""
 
-    local_end: Any
+    @property
+    def local_end(self) -> str:
+        """Where it comes from, as the server should have it."""
 
     def cursor(self) -> Any:
         """A cursor."""

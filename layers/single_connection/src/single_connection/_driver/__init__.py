@@ -2,7 +2,7 @@
 
 from pymysql.cursors import DictCursor
 from pymysql.err import Error as DriverError
-from pymysql.err import InterfaceError
+from pymysql.err import InterfaceError, OperationalError
 
 from .connection import Connection
 from .cursor import Cursor
@@ -15,6 +15,7 @@ __all__ = [
     "DictCursor",
     "DriverError",
     "InterfaceError",
+    "OperationalError",
     "Target",
     "addresses",
     "open_connection",
