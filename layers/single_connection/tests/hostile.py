@@ -22,6 +22,19 @@ def error(code: int, text: bytes = b"no", number: int = 0) -> bytes:
     return packet(b"\xff" + struct.pack("<H", code) + b"#HY000" + text, number)
 
 
+def ok(number: int = 1, *, status: int = 2) -> bytes:
+    """OK; `status` 2 is autocommit, 3 is a transaction that is open."""
+    return packet(struct.pack("<xBBHH", 0, 0, status, 0), number)
+
+
+def row(value: bytes, *, status: int = 2) -> bytes:
+    """The answer to a SELECT: one row of one column."""
+    column = b"\3def\0\0\0\1n\0\x0c" + struct.pack("<HIBHB", 45, 80, 253, 0, 0) + b"\0\0"
+    end = b"\xfe" + struct.pack("<HH", 0, status)
+    payloads = [b"\1", column, end, bytes([len(value)]) + value, end]
+    return b"".join(packet(payload, number) for number, payload in enumerate(payloads, 1))
+
+
 def greeting(
     version: bytes = b"8.4.0", plugin: bytes = b"mysql_native_password", low: int = 0xFFFF
 ) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pymysql
 import pytest
-from pymysql.cursors import DictCursor
+from pymysql.cursors import DictCursor, SSCursor
 from single_connection import (
     CommitOutcomeUnknownError,
     TransactionControlError,
@@ -200,6 +200,84 @@ def test_a_deadlock_swallowed_at_the_very_end_is_not_a_success(things: World) ->
     with pytest.raises(pymysql.err.OperationalError, match="1213"):
         invoke(database, work)
     other.join()
+
+
+# A first row so long that the server sends it before it looks for the next one.
+LOCKS_B = (
+    "(SELECT REPEAT('x', 40000)) UNION ALL (SELECT name FROM things WHERE name >= 'b' FOR UPDATE)"
+)
+
+
+@pytest.mark.parametrize("then", ["nothing", "a statement", "a block"])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_deadlock_behind_rows_that_nobody_reads_is_not_a_success(
+    things: World, then: str, closed: bool
+) -> None:
+    database, other = things.database(), Deadlock(things)
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            add(cursor, "a")
+            other.spring()
+            stream = database.connection().cursor(SSCursor)
+            stream.execute(LOCKS_B)
+            stream.fetchone()
+            if closed:
+                stream.close()
+            if then == "a statement":
+                cursor.execute("INSERT INTO things VALUES ('rest', 1)")
+            elif then == "a block":
+                with database.transaction() as inner:
+                    inner.execute("INSERT INTO things VALUES ('rest', 1)")
+
+    with pytest.raises(pymysql.err.OperationalError, match="1213"):
+        invoke(database, work)
+    other.join()
+    assert things.things() == {"a": 101, "b": 301, "x": 1, "y": 1, "z": 1}
+
+
+def test_an_inner_block_behind_a_swallowed_deadlock_does_not_begin(things: World) -> None:
+    database, other = things.database(), Deadlock(things)
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            add(cursor, "a")
+            other.spring()
+            with pytest.raises(pymysql.err.OperationalError):
+                add(cursor, "b")
+            with database.transaction():
+                raise AssertionError("not begun")
+
+    with pytest.raises(pymysql.err.OperationalError, match="1213"):
+        invoke(database, work)
+    other.join()
+
+
+@pytest.mark.parametrize("heeded", [False, True])
+def test_a_deadlock_by_hand_that_is_swallowed_is_said_until_it_is_heeded(
+    things: World, heeded: bool
+) -> None:
+    database, other = things.database(), Deadlock(things)
+
+    def work() -> None:
+        connection = database.connection()
+        connection.begin()
+        with connection.cursor(DictCursor) as cursor:
+            add(cursor, "a")
+            other.spring()
+            with pytest.raises(pymysql.err.OperationalError):
+                add(cursor, "b")
+            other.join()
+            if heeded:
+                connection.rollback()
+            add(cursor, "a", 1)
+
+    if heeded:
+        invoke(database, work)
+    else:
+        with pytest.raises(pymysql.err.OperationalError, match="1213"):
+            invoke(database, work)
+    assert things.things()["a"] == (102 if heeded else 101)
 
 
 def test_after_a_deadlock_the_next_block_of_the_invocation_is_a_new_one(things: World) -> None:

@@ -29,7 +29,7 @@ from single_connection import (
 from single_connection._statement import classify
 from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World
+from layers.single_connection.tests.conftest import Alarm, World
 from layers.single_connection.tests.network import Proxy
 from local.database import LocalDatabase
 
@@ -690,6 +690,8 @@ def procedures(things: World) -> World:
         "begins_anew": "ROLLBACK; START TRANSACTION",
         "changes": "UPDATE things SET number = number + 1",
         "fails": "START TRANSACTION; UPDATE things SET number = 1; SIGNAL SQLSTATE '45000'",
+        "answers_twice": "SELECT 1; SELECT 2",
+        "switches_off": "SET autocommit = 0",
         "goes_on": "SELECT 1; DO SLEEP(0.3); UPDATE things SET number = 1",
     }.items():
         run(f"DROP PROCEDURE IF EXISTS {name}")
@@ -969,3 +971,487 @@ def test_an_encoding_that_hides_a_quote_is_set_by_method_alone(
 def test_a_statement_is_known_by_its_first_words(sql: str, ends: bool, reads: bool) -> None:
     statement = classify(sql)
     assert (statement.ends_transaction, statement.reads) == (ends, reads)
+
+
+# Whatever else strikes a stream, a loan or a block ----------------------------------------------
+
+
+@contextlib.contextmanager
+def waits_for_its_turn(work: Callable[[], Any], connection: Any) -> "Iterator[list[Any]]":
+    """`work` has begun in a thread, and waits for the server until the block is left."""
+    with connection.turns.lock:
+        thread, came = in_thread(work)
+        time.sleep(0.1)
+        assert not came
+        yield came
+    thread.join()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_stream_that_is_disturbed_while_its_reader_waits_for_a_turn_is_no_end_of_it(
+    things: World, database: Database, lost: bool
+) -> None:
+    def work() -> Any:
+        connection = database.connection()
+        stream = connection.cursor(SSCursor)
+        stream.execute(ROWS)
+        stream.fetchone()
+        with waits_for_its_turn(stream.fetchone, connection) as came:
+            if lost:
+                things.server.end_sessions()
+            with contextlib.suppress(Error), connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        return came[0]
+
+    raised = invoke(database, work)
+    assert isinstance(raised, pymysql.err.ProgrammingError)
+    assert "rows of a stream are missing" in str(raised)
+
+
+def test_a_stream_that_is_closed_while_another_statement_runs_leaves_its_answer_alone(
+    database: Database,
+) -> None:
+    def work() -> Any:
+        connection = database.connection()
+        stream = connection.cursor(SSCursor)
+        stream.execute(ROWS)
+        stream.fetchone()
+        locked = threading.Event()
+
+        def other() -> Any:
+            with connection.turns.lock, connection.cursor() as cursor:
+                locked.set()
+                time.sleep(0.1)
+                cursor.execute("SELECT 'mine'")
+                return cursor.fetchall()
+
+        thread, came = in_thread(other)
+        locked.wait(5)
+        stream.close()
+        thread.join()
+        return came
+
+    assert invoke(database, work) == [(("mine",),)]
+
+
+OVERFLOWS = (  # at its 710th row
+    "WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) "
+    "SELECT REPEAT('x', 100), EXP(n) FROM s"
+)
+
+
+def test_an_error_of_the_servers_in_mid_stream_is_its_readers_and_the_block_goes_on(
+    things: World, database: Database
+) -> None:
+    def work() -> int:
+        read = 0
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with database.connection().cursor(SSCursor) as stream:
+                stream.execute(OVERFLOWS)
+                with pytest.raises(Error, match="1690"):
+                    for _ in stream:
+                        read += 1
+            cursor.execute(ADD, ("b",))
+        return read
+
+    assert invoke(database, work) == 709
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_an_error_behind_the_rows_that_nobody_reads_leaves_the_block_as_it_was(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with database.connection().cursor(SSCursor) as stream:
+                stream.execute(OVERFLOWS)
+                stream.fetchone()
+            cursor.execute(ADD, ("b",))
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_a_stream_whose_connection_is_lost_says_what_became_of_the_block(
+    things: World, proxy: Proxy
+) -> None:
+    database = things.database(port=proxy.port)
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with database.connection().cursor(SSCursor) as stream:
+                stream.execute("SELECT REPEAT('x', 100000) FROM many")
+                stream.fetchone()
+                proxy.cut_before_answering()
+                for _ in stream:
+                    pass
+
+    things.server.execute("CREATE TABLE many (n INT)")
+    things.server.execute("INSERT INTO many VALUES " + ",".join(["(1)"] * 400))
+    with pytest.raises(pymysql.err.OperationalError, match=r"nothing of .* is written"):
+        invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_an_alarm_while_a_left_stream_is_read_to_its_end_comes_out_and_costs_the_connection(
+    things: World, database: Database, alarm: Callable[[float], None]
+) -> None:
+    def work() -> None:
+        stream = database.connection().cursor(SSCursor)
+        stream.execute("SELECT REPEAT('x', 40000), SLEEP(IF(name = 'b', 5, 0)) FROM things")
+        stream.fetchone()
+        alarm(0.05)
+        stream.close()
+
+    with pytest.raises(Alarm):
+        invoke(database, work)
+    things.wait_for(lambda: not things.sessions())
+
+
+def test_an_alarm_behind_a_statements_error_comes_out_and_ends_the_block(
+    things: World, proxy: Proxy, alarm: Callable[[float], None]
+) -> None:
+    database, released = things.database(port=proxy.port), threading.Event()
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with pytest.raises(Alarm):
+                answers = iter([True])
+                proxy._on_server = lambda: next(answers, None) or released.wait(1)
+                alarm(0.3)
+                cursor.execute("INSERT INTO things VALUES ('a', 9)")
+
+    with pytest.raises(pymysql.err.OperationalError, match="lost before COMMIT"):
+        invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_answers_that_another_threads_statement_took_away_are_no_end_of_them(
+    procedures: World,
+) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        with database.cursor() as cursor:
+            cursor.callproc("answers_twice")
+            thread, came = in_thread(lambda: database.cursor().execute("SELECT 1"))
+            thread.join()
+            assert came == [1]
+            with pytest.raises(pymysql.err.ProgrammingError, match="another statement came"):
+                cursor.nextset()
+
+    invoke(database, work)
+
+
+def test_ddl_that_fails_behind_a_failed_insert_leaves_nothing_to_be_told(
+    things: World, database: Database
+) -> None:
+    """Autocommit off: the insert that failed has begun a transaction in which nothing changed."""
+    things.server.execute("GRANT CREATE ON things TO application")
+
+    def work() -> None:
+        connection = database.connection()
+        connection.autocommit(False)
+        with connection.cursor() as cursor:
+            with pytest.raises(Error, match="Duplicate"):
+                cursor.execute("INSERT INTO things VALUES ('a', 9)")
+            with pytest.raises(Error, match="already exists"):
+                cursor.execute("CREATE TABLE things (n INT)")
+            cursor.execute(ADD, ("b",))
+        connection.commit()
+
+    invoke(database, work)
+    assert things.things() == {"a": 0, "b": 1}
+
+
+def test_a_connection_that_dies_behind_a_statements_error_ends_the_block(
+    things: World, proxy: Proxy
+) -> None:
+    database = things.database(port=proxy.port)
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            answers = iter([True, False])
+            proxy._on_server = lambda: next(answers)
+            with pytest.raises(pymysql.err.IntegrityError, match="Duplicate"):
+                cursor.execute("INSERT INTO things VALUES ('a', 9)")
+
+    with pytest.raises(pymysql.err.OperationalError, match="lost before COMMIT"):
+        invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_who_goes_on_by_hand_after_an_error_of_another_kind_is_told_of_the_loss_or_rolls_back(
+    things: World, database: Database, told: bool
+) -> None:
+    def fails(_data: str) -> None:
+        raise ArithmeticError("a converter's own")
+
+    def work() -> None:
+        connection = database.connection()
+        connection.begin()
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, ("a",))
+            connection.decoders = {**connection.decoders, 3: fails}
+            with pytest.raises(ArithmeticError):
+                cursor.execute("SELECT number FROM things")
+        if told:
+            with pytest.raises(pymysql.err.OperationalError, match=r"nothing of .* is written"):
+                database.connection()
+        else:
+            connection.rollback()
+        with database.cursor() as cursor:
+            cursor.execute(ADD, ("b",))
+
+    invoke(database, work)
+    assert things.things() == {"a": 0, "b": 1}
+
+
+def test_a_lost_connection_that_is_kept_says_that_it_is_not_opened_again(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        kept = database.connection()
+        kept.ping()
+        things.server.end_sessions()
+        with pytest.raises(Error):
+            kept.ping()
+        with pytest.raises(pymysql.err.OperationalError, match="not opened again"):
+            kept.ping()
+
+    invoke(database, work)
+
+
+def test_what_pymysql_offers_beside_queries_works(things: World, database: Database) -> None:
+    def work() -> None:
+        connection = database.connection()
+        connection.select_db("shop")
+        assert connection.get_server_info()[0].isdigit()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 + '2x'")
+        assert "2x" in str(connection.show_warnings())
+        assert connection.thread_id() == connection.thread_id()
+
+    invoke(database, work)
+
+
+def test_a_connection_that_is_closed_inside_of_a_block_writes_nothing(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            database.connection().close()
+
+    with pytest.raises(pymysql.err.OperationalError, match="closed by hand"):
+        invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_a_connection_is_closed_under_a_thread_that_waits_for_an_answer(
+    things: World, database: Database
+) -> None:
+    def work() -> Any:
+        connection = database.connection()
+        thread, came = in_thread(lambda: connection.cursor().execute("SELECT SLEEP(5)"))
+        things.wait_for(lambda: things.busy("SLEEP(5)"))
+        connection.close()
+        thread.join(1.0)
+        return came[0]
+
+    assert "closed by hand" in str(invoke(database, work))
+
+
+def test_answers_that_nobody_read_do_not_keep_a_session_from_ending(
+    procedures: World,
+) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        connection = database.connection()
+        connection.cursor().callproc("answers_twice")
+        connection.close()
+        assert not procedures.sessions()
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("b",))
+
+    invoke(database, work)
+    assert procedures.things() == {"a": 0, "b": 1}
+
+
+def test_closing_waits_a_second_at_most_for_a_thread_that_is_stuck_in_a_converter(
+    database: Database,
+) -> None:
+    stuck, go = threading.Event(), threading.Event()
+
+    def waits(_data: str) -> None:
+        stuck.set()
+        go.wait(5)
+
+    def work() -> float:
+        connection = database.connection()
+        connection.decoders = {**connection.decoders, 3: waits, 8: waits}
+        thread, _ = in_thread(lambda: connection.cursor().execute("SELECT 1"))
+        stuck.wait(5)
+        began = time.monotonic()
+        connection.close()
+        took = time.monotonic() - began
+        go.set()
+        thread.join()
+        return took
+
+    assert invoke(database, work) < 2
+
+
+def test_a_server_that_is_gone_before_its_end_was_read_is_not_called_gone(
+    database: Database,
+) -> None:
+    """Another thread's statement, between goodbye and the server's answer to it."""
+
+    def work() -> bool:
+        connection = database.connection()
+        until = time.monotonic() + 5
+        assert connection.say_goodbye(until)
+        with pytest.raises(Error):
+            connection.cursor().execute("SELECT 1")
+        return bool(connection.is_gone(until))
+
+    assert not invoke(database, work)
+
+
+def test_an_inner_block_that_ends_after_its_outer_one_is_told_so(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        outer, inner = database.transaction(), database.transaction()
+        outer.__enter__().execute(ADD, ("a",))
+        inner.__enter__().execute(ADD, ("b",))
+        with pytest.raises(TransactionControlError, match="still open inside of it"):
+            outer.__exit__(None, None, None)
+        with pytest.raises(TransactionControlError, match="after the one that it was inside of"):
+            inner.__exit__(None, None, None)
+
+    invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_a_block_whose_beginning_is_lost_has_not_begun(things: World, database: Database) -> None:
+    def work() -> None:
+        database.connection().ping()
+        things.server.end_sessions()
+        with pytest.raises(pymysql.err.OperationalError):
+            with database.transaction():
+                raise AssertionError("not begun")
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 0}
+
+
+def test_a_block_that_waited_for_one_that_lost_the_connection_is_told_and_may_try_again(
+    things: World, database: Database
+) -> None:
+    def block() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("b",))
+
+    def work() -> Any:
+        with contextlib.suppress(Error), database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            thread, came = in_thread(block)
+            time.sleep(0.1)
+            things.server.end_sessions()
+            cursor.execute(ADD, ("a",))
+        thread.join()
+        block()
+        return came[0]
+
+    assert isinstance(invoke(database, work), pymysql.err.OperationalError)
+    assert things.things() == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("at", ["RELEASE", "ROLLBACK"])
+def test_a_connection_lost_as_a_block_ends_hides_no_error_and_writes_nothing(
+    things: World, proxy: Proxy, at: str
+) -> None:
+    database = things.database(port=proxy.port)
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            with contextlib.nullcontext() if at == "ROLLBACK" else database.transaction():
+                proxy.cut_before_answering()
+                if at == "ROLLBACK":
+                    raise ValueError("mine")
+
+    with pytest.raises(ValueError if at == "ROLLBACK" else pymysql.err.OperationalError):
+        invoke(database, work)
+    assert things.things() == {"a": 0, "b": 0}
+
+
+def test_a_procedure_that_switches_autocommit_off_does_so_until_the_block_ends(
+    procedures: World,
+) -> None:
+    database = procedures.database()
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.callproc("switches_off")
+            cursor.execute(ADD, ("a",))
+        with database.cursor() as cursor:
+            cursor.execute(ADD, ("b",))
+
+    invoke(database, work)
+    assert procedures.things() == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("switched_off", [False, True])
+def test_after_a_loan_autocommit_is_as_it_was(
+    things: World, database: Database, switched_off: bool
+) -> None:
+    """Who had switched it off believes that a rollback undoes what comes after the loan."""
+
+    def work() -> None:
+        connection = database.connection()
+        if switched_off:
+            connection.autocommit(False)
+        hold = connection.borrow("a library", "here")
+        with hold.here(), connection.cursor() as cursor:
+            cursor.execute(ADD, ("a",))
+            connection.commit()
+        connection.give_back(hold)
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, ("b",))
+        connection.rollback()
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 0 if switched_off else 1}
+
+
+@pytest.mark.parametrize("when", ["borrowed", "given back"])
+def test_a_connection_lost_as_it_is_lent_leaves_no_loan(
+    things: World, database: Database, when: str
+) -> None:
+    def work() -> None:
+        connection = database.connection()
+        connection.ping()
+        if when == "given back":
+            hold = connection.borrow("a library", "here")
+        things.server.end_sessions()
+        if when == "given back":
+            connection.give_back(hold)
+        else:
+            with pytest.raises(pymysql.err.OperationalError):
+                connection.borrow("a library", "here")
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 0}

@@ -42,6 +42,7 @@ class Hold:
         place: Where it began, `file:line in function`.
         changed: Whether rows were changed in it.
         speaks: Of a loan: whether what runs now comes from who borrowed it.
+        autocommit: Of a loan: whether autocommit was on before it.
         restore: Of a loan: the statement that puts back what was changed on the session, or "".
         level: Of a block: 0 for the transaction itself, above that a savepoint's number.
         marked: Of a block: whether a savepoint tells if its transaction is still the same one.
@@ -49,13 +50,14 @@ class Hold:
     """
 
     __slots__ = (
-        "_before", "_greenlet", "_owner", "_task", "changed", "ended", "kind", "level", "marked",
-        "place", "restore", "speaks", "thread", "what",
+        "_before", "_greenlet", "_owner", "_task", "autocommit", "changed", "ended", "kind",
+        "level", "marked", "place", "restore", "speaks", "thread", "what",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, what: str, place: str, level: int = 0) -> None:
         self.kind, self.what, self.place, self.level = kind, what, place, level
         self.changed = self.marked = self.speaks = False
+        self.autocommit = True
         self.restore = ""
         self.ended: Exception | None = None
         self.thread = threading.get_ident()

@@ -18,6 +18,8 @@ def alarm_behind(error: BaseException) -> BaseException | None:
 
     PyMySQL takes every OSError for a lost connection, the one of a handler's own alarm included.
     """
+    if not isinstance(error, Exception):
+        return error
     for one in (error, getattr(error, "original_exception", None), error.__context__):
         if isinstance(one, Exception) and one.__traceback__ is not None:
             trace = one.__traceback__
@@ -26,3 +28,9 @@ def alarm_behind(error: BaseException) -> BaseException | None:
             if not trace.tb_frame.f_code.co_filename.startswith(_SPEAKING):
                 return one
     return None
+
+
+def let_out(error: BaseException) -> None:
+    """Raise the alarm that is behind `error`, if one is."""
+    if (alarm := alarm_behind(error)) is not None:
+        raise alarm

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pymysql.constants import COMMAND, CR
 from pymysql.err import MySQLError, OperationalError, ProgrammingError
 
+from .._clock import clock
 from .._guard import caller
 from .._jitter import uniform
 from .._server_errors import BORROW, LOST, OUTCOME_UNKNOWN
@@ -19,13 +20,12 @@ from ..errors import (
     DeadlineError,
     TransactionControlError,
 )
-from .alarms import alarm_behind
+from .alarms import alarm_behind, let_out
 from .protocol import Protocol
-from .result import Result
 
 T = TypeVar("T")
 
-# Seconds between two askings of a proxy that has no connection to lend.
+# Seconds between two askings of a proxy that has no connection to lend, more or less.
 BORROW_PAUSE = 0.25
 # Escaped by a backslash, or not, as the session's sql_mode has it.
 ESCAPED = frozenset("\0\n\r\032\"'\\")
@@ -66,7 +66,7 @@ class Conversation(Protocol):
             CommitOutcomeUnknownError: COMMIT was sent, and neither OK nor an error was read.
             DatabaseBusyError: A proxy had no connection to lend within the time left.
         """
-        pause = BORROW_PAUSE / 2
+        began, attempts = clock.now(), 0
         while True:
             self._answered = False
             try:
@@ -74,31 +74,45 @@ class Conversation(Protocol):
                 self._answered = True
                 return answer  # noqa: TRY300 - in the reach of `except`, whatever strikes
             except BaseException as error:
-                if self._answered and self._may_borrow_later(error):
-                    self._forgo_answer(statement)
-                else:
+                if not self._may_borrow_later(error):
                     self._fail(statement, error)
                     raise
-            pause = min(2 * pause, BORROW_PAUSE)
-            time.sleep(min(pause * uniform(0.5, 1.5), max(0.0, self._deadline.left())))
+                refused = error
+            attempts += 1
+            self._forgo_answer(statement)
+            pause = BORROW_PAUSE * uniform(0.5, 1.5)
+            if self._deadline.left() <= pause:
+                raise DatabaseBusyError(
+                    refused.args[0], retry_after=1, attempts=attempts, waited=clock.now() - began
+                ) from refused
+            time.sleep(pause)
 
     def _may_borrow_later(self, error: BaseException) -> bool:
-        if not (isinstance(error, MySQLError) and error.args[0] in BORROW) or self.in_transaction:
+        if not self._answered or self.in_transaction:
             return False
-        if self._deadline.left() <= 0:
-            raise DatabaseBusyError(error.args[0], retry_after=1, attempts=1, waited=0) from error
-        return True
+        return isinstance(error, MySQLError) and error.args[0] in BORROW
 
     def _forgo_answer(self, statement: Statement) -> None:
         """The set-up was refused: read what came to the statement behind it, and say it again."""
-        if self._setting_up:
+        if not self._setting_up:
+            return
+        try:
             if statement.is_harmless:
+                self._answered = False
                 status = self.server_status
                 self._next_seq_id = 1
-                with contextlib.suppress(MySQLError):
+                try:
                     self._read_query_result()
+                except MySQLError:
+                    if self._sock is None:
+                        raise
                 self.server_status = status  # what it began, it will begin again
+            self._answered = False
             self._send_set_up()
+            self._answered = True
+        except BaseException as error:
+            self._fail(statement, error)
+            raise
 
     def _fail(self, statement: Statement, error: BaseException) -> None:
         """Leave everything as it has to be after `error`; raise what says more than it does."""
@@ -160,8 +174,6 @@ class Conversation(Protocol):
         self._force_close()
         hold = self.turns.holds[0] if self.turns.holds else None
         self._lost_transaction = str(hold) if hold is not None else ""
-        if self._latest is not None and self._latest.unbuffered_active:
-            self._disturb(self._latest, "the connection was lost before the last row")
         if hold is None or hold.ended is not None:
             return
         hold.ended = OperationalError(
@@ -186,11 +198,10 @@ class Conversation(Protocol):
             super()._execute_command(COMMAND.COM_PING, b"")
             self._read_ok_packet()
             self._answered = True
-        except BaseException as late:
+        except BaseException as late:  # noqa: BLE001 - an alarm is let out
             self._lose(late)
             self._answered = True  # `error` was the answer, all the same
-            if not isinstance(late, Exception):
-                raise
+            let_out(late)
             return
         if was_open and not self.in_transaction:
             hold = self.turns.holds[0] if self.turns.holds else None
@@ -230,7 +241,6 @@ class Conversation(Protocol):
             if not (statement.rolls_back or statement.begins):
                 raise self._undone
             self._undone = None
-        self._end_stream()
 
     def _be_free(self) -> None:
         """Refuse what a signal's handler or the garbage collector asks in mid-statement."""
@@ -280,14 +290,6 @@ class Conversation(Protocol):
             return True
         rows = self._result is not None and self._result.description is not None
         return bool(answer) and (statement.returns_changed if rows else not statement.reads)
-
-    def _end_stream(self) -> None:
-        """What is left of the statement before: see streams.py."""
-        raise NotImplementedError
-
-    def _disturb(self, result: Result, why: str) -> None:
-        """Tell the reader of a stream: see streams.py."""
-        raise NotImplementedError
 
     def _own(self, sql: str) -> None:
         self._exchange(classify(sql), lambda: self._say(sql))

@@ -99,12 +99,10 @@ def _dial(target: Target, opening: Opening, until: float) -> socket.socket:
     last: OSError = OSError(f"{target.host} has no address")
     for tried, address in enumerate(target.addresses):
         left = (until - clock.now()) / (len(target.addresses) - tried)
-        if left <= 0:
-            break
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
             opening.waiting_on(sock)
-            sock.settimeout(left)
+            sock.settimeout(max(0.001, left))
             sock.connect((address, target.port))
         except OSError as error:
             sock.close()

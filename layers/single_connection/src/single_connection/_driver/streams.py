@@ -3,10 +3,11 @@
 from typing import Any
 
 from pymysql.constants import CR
-from pymysql.err import ProgrammingError
+from pymysql.err import MySQLError, ProgrammingError
 
 from .._clock import clock
 from .._statement import Statement
+from .alarms import let_out
 from .conversation import CALL, PING, Conversation
 from .result import Result
 
@@ -21,8 +22,8 @@ class Streams(Conversation):
     def next_row(self, result: Result) -> Any:
         """The next row of a stream."""
         with self.turns.lock:
-            if self._sock is None:
-                self._be_open()
+            if result.disturbed is not None:  # while this thread waited for its turn
+                raise result.disturbed
             self._answered = False
             try:
                 row = result.read_row()
@@ -32,13 +33,15 @@ class Streams(Conversation):
                     self._note(Statement("SELECT", ""), 0)
                 return row  # noqa: TRY300 - in the reach of `except`, whatever strikes
             except BaseException as error:
+                if self._answered and isinstance(error, MySQLError):
+                    result.unbuffered_active = False  # the server's error was the end of it
                 self._fail(Statement("SELECT", ""), error)
                 raise
 
     def leave_stream(self, result: Result) -> None:
         """Nobody wants the rows that were not read: little is read, much costs the connection."""
         with self.turns.lock:
-            if result is self._latest:
+            if result.unbuffered_active:
                 self._drain(result, "the cursor was closed before the last row")
 
     def _has_answers_left(self) -> bool:
@@ -47,11 +50,17 @@ class Streams(Conversation):
             return False
         return bool(latest.has_next)
 
-    def _end_stream(self) -> None:
-        """What is left of the statement before: its reader, if there is one still, is told."""
+    def _admit(self, statement: Statement) -> None:
+        super()._admit(statement)
+        if self._end_stream():
+            super()._admit(statement)  # what came then may have ended a transaction
+
+    def _end_stream(self) -> bool:
+        """Read what is left of the statement before, its reader is told; whether there was any."""
         latest = self._latest
         if latest is None:
-            return
+            return False
+        left = latest.unbuffered_active or bool(latest.has_next)
         if latest.unbuffered_active:
             self._drain(latest, "another statement came before the last row was read")
             self._be_open()
@@ -61,6 +70,7 @@ class Streams(Conversation):
             self._note(CALL, answer)
             self._result = mine
         self._latest = None
+        return left
 
     def _drain(self, result: Result, why: str) -> None:
         self._disturb(result, why)
@@ -77,13 +87,15 @@ class Streams(Conversation):
                     self.server_status = packet.read_struct("<xhh")[1]
                     return
             self._lose(TimeoutError(), ", as a stream was left with too many rows to read")
-        except BaseException as error:
-            if self._answered and self._sock is not None:  # the server's error was the end of it
+        except BaseException as error:  # noqa: BLE001 - an alarm is let out
+            if self._answered and self._sock is not None:
                 self._sock.limit(self._deadline.hard)
-                return
-            self._lose(error)
-            if not isinstance(error, Exception):
-                raise
+                if isinstance(error, MySQLError):  # the server's: it may have undone everything
+                    self._see_what_is_left(CALL, error)
+                    return
+            else:
+                self._lose(error)
+            let_out(error)
 
     def _disturb(self, result: Result, why: str) -> None:
         result.unbuffered_active = False

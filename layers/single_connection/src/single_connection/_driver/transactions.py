@@ -10,11 +10,7 @@ from pymysql.err import MySQLError, OperationalError
 from .._server_errors import NO_SUCH_SAVEPOINT
 from .._statement import Statement
 from .._turns import Hold
-from ..errors import (
-    OutsideInvocationError,
-    SingleConnectionError,
-    TransactionControlError,
-)
+from ..errors import SingleConnectionError, TransactionControlError
 from .streams import Streams
 
 T = TypeVar("T")
@@ -99,18 +95,22 @@ class Transactions(Streams):
 
     def _commit(self, hold: Hold) -> None:
         holds = self.turns.holds
-        if not holds or holds[0].ended is not None:
-            if holds:
-                raise holds[0].ended
+        if hold not in holds:
             self._be_open()
-            raise OutsideInvocationError(f"the invocation ended before {hold} did")
+            raise TransactionControlError(
+                f"{hold} ended after the one that it was inside of, and nothing of it is written: "
+                "end the inner one first"
+            )
+        if self._sock is not None:
+            self._end_stream()
+        if holds[0].ended is not None:
+            raise holds[0].ended
         if holds[-1] is not hold:
             raise TransactionControlError(
                 f"{hold} ended while {holds[-1]} was still open inside of it: end the inner one "
                 "first; all of it is rolled back"
             )
         self._be_open()
-        self._end_stream()
         if hold.level or hold.marked:
             self._release(hold)
         if not hold.level:
@@ -173,7 +173,8 @@ class Transactions(Streams):
                 hold.enter()
                 self.turns.push(hold)
                 self._settle()
-                if super().get_autocommit():
+                hold.autocommit = bool(super().get_autocommit())
+                if hold.autocommit:
                     self._own("SET autocommit = 0")
                 return hold  # noqa: TRY300 - in the reach of `except`, whatever strikes
             except BaseException:
@@ -181,7 +182,7 @@ class Transactions(Streams):
                 raise
 
     def give_back(self, hold: Hold) -> None:
-        """The loan is over: what it did not commit is rolled back, and autocommit is on again.
+        """The loan is over: what it did not commit is rolled back, and autocommit is as it was.
 
         Harmless when repeated, on a connection that is no more, and from the garbage collector,
         which may strike in the middle of a statement: the loan ends after it then.
@@ -199,9 +200,9 @@ class Transactions(Streams):
                         self._own("ROLLBACK")
                     if hold.restore:
                         self._own(hold.restore)
-                    if not super().get_autocommit():
-                        self._own("SET autocommit = 1")
-                        self.autocommit_mode = True
+                    if super().get_autocommit() != hold.autocommit:
+                        self._own(f"SET autocommit = {int(hold.autocommit)}")
+                    self.autocommit_mode = hold.autocommit
             except (MySQLError, SingleConnectionError) as error:
                 self._lose(error)  # a new connection is as it should be
             finally:
