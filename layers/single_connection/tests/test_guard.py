@@ -316,13 +316,21 @@ def test_a_c_drivers_connection_in_the_middle_of_a_query_is_killed(world: World)
 
 def test_an_unseen_socket_is_found_and_shut(world: World) -> None:
     database = world.database()
-    descriptors = []
+    descriptors: list[int] = []
+    killed: list[Any] = []
+
+    def end_leaks(*what: Any) -> bool:
+        killed.append(what)
+        return True
+
+    database._connector.end_leaks = end_leaks  # type: ignore[method-assign]
 
     def work() -> None:
         descriptors.append(unseen_connect(world.server.host, world.server.port))
         world.wait_for(world.sessions)
 
     invoke(database, work)
+    assert not killed, "it heard, and needs no connection to end it"
     world.wait_for(lambda: not world.sessions(), 1.0)
     with socket.socket(fileno=descriptors[0]) as sock:
         sock.settimeout(1)

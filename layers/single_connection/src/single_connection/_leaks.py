@@ -49,7 +49,8 @@ class Leak:
                         if not sock.recv(1 << 16):
                             return True
                 finally:
-                    sock.shutdown(socket.SHUT_RDWR)
+                    with contextlib.suppress(OSError):  # where both sides have ended it
+                        sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
         return False
