@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from local.certificates import write_certificates
+from local.certificates import NAMES, write_certificates
 
 
 def packet(payload: bytes, number: int) -> bytes:
@@ -44,8 +44,17 @@ def greeting(
     return packet(payload + bytes(10) + b"123456789012\0" + plugin + b"\0", 0)
 
 
+OK = b"\0\0\0\2\0\0\0"
+
+
 class Client:
-    """One client's connection, as its server sees it."""
+    """One client's connection, as its server sees it.
+
+    Attributes:
+        set_up: The statement that set its session up.
+    """
+
+    set_up = b""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, stop: threading.Event) -> None:
         self.sock, self._context, self._stop = sock, context, stop
@@ -74,6 +83,12 @@ class Client:
         self.sock = self._context.wrap_socket(self.sock, server_side=True)
         return self.read()[0] + 1
 
+    def serve(self) -> None:
+        """Greet, take whatever password, and say OK to the session's set-up."""
+        self.send(packet(OK, self.log_in(greeting())))
+        self.set_up = self.read()[1]
+        self.send(packet(OK, 1))
+
     def trickle(self, data: bytes) -> None:
         """A byte at a time, for as long as anybody listens."""
         for one in data:
@@ -93,8 +108,10 @@ class Client:
 class Hostile:
     """Every connection runs `script`; `count` says how many there were."""
 
-    def __init__(self, directory: Path, script: Callable[[Client], Any]) -> None:
-        certificates = write_certificates(directory)
+    def __init__(
+        self, directory: Path, script: Callable[[Client], Any], names: tuple[str, ...] = NAMES
+    ) -> None:
+        certificates = write_certificates(directory, names)
         self.ca_file = certificates.ca_file
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificates.certificate_file, certificates.key_file)

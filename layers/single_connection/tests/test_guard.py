@@ -217,6 +217,19 @@ def test_an_address_that_is_not_known_refuses_nothing() -> None:
     assert not Guard(Nowhere()).is_database(("127.0.0.1", 3306))
 
 
+def test_a_fault_of_the_guard_itself_breaks_nobodys_sockets(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise RuntimeError("a fault of ours")
+
+    database = world.database()
+    monkeypatch.setattr(Guard, "is_database", fail)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        invoke(database, lambda: socket.create_connection(other.getsockname()).close())
+    sys.audit("socket.connect", None, ("what is no address",))
+
+
 def test_a_connection_to_another_port_costs_the_guard_no_look_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +336,7 @@ def test_an_unseen_socket_is_found_and_shut(world: World) -> None:
         killed.append(what)
         return True
 
-    database._connector.end_leaks = end_leaks  # type: ignore[method-assign]
+    database._connector.end_leaks = end_leaks  # type: ignore[method-assign, assignment]
 
     def work() -> None:
         descriptors.append(unseen_connect(world.server.host, world.server.port))

@@ -1,39 +1,48 @@
 """Whatever speaks in the server's place: one of our errors, in time, no secret in any frame."""
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pymysql.err import OperationalError
 from single_connection import (
     CredentialsError,
     Database,
     DatabaseBusyError,
+    DeadlineError,
     Settings,
     SettingsError,
     SingleConnectionError,
 )
+from single_connection._clock import clock
 from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.hostile import Client, Hostile, error, greeting, packet
+from layers.single_connection.tests.conftest import invoke
+from layers.single_connection.tests.hostile import OK, Client, Hostile, error, greeting, packet
 from layers.single_connection.tests.test_credentials import everything
 
 SECRET = "S3cr3t-of-the-database"
 Script = Callable[[Client], Any]
 
 
+def settings(server: Hostile, **changes: Any) -> Settings:
+    given: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": server.port,
+        "name": "shop",
+        "user": "application",
+        "password": SECRET,
+        "ca_file": str(server.ca_file),
+    }
+    return Settings(**given | changes)
+
+
 def meet(server: Hostile, seconds: float = 1.5) -> tuple[SingleConnectionError, float]:
     """The error that a handler gets, and after how many seconds."""
-    settings = Settings(
-        host="127.0.0.1",
-        port=server.port,
-        name="shop",
-        user="application",
-        password=SECRET,
-        ca_file=str(server.ca_file),
-    )
-    database = Database(settings)
+    database = Database(settings(server))
 
     @database.invocation
     def handler(_event: Any, _context: Any) -> None:
@@ -151,13 +160,133 @@ def test_a_server_that_trickles_rows_and_the_killer_too_keeps_nobody_beyond_the_
     tmp_path: Path,
 ) -> None:
     def script(client: Client) -> None:
-        number = client.log_in(greeting())
-        client.send(packet(b"\0\0\0\2\0\0\0", number))
-        client.read()  # the set-up; the statement came with it
-        client.send(packet(b"\0\0\0\2\0\0\0", 1))
+        client.serve()  # the statement came with the set-up
         client.trickle(packet(b"\1", 1) + b"x" * 300)
 
     with Hostile(tmp_path, script) as server:
         raised, took = meet(server, 2.0)
     assert type(raised).__name__ == "DeadlineError"
     assert took < 2.0
+
+
+def test_a_server_that_takes_its_leave_in_place_of_an_answer_is_a_lost_connection(
+    tmp_path: Path,
+) -> None:
+    """By the letter, with TLS's own goodbye."""
+
+    def script(client: Client) -> None:
+        client.serve()
+        client.read()
+        client.sock.unwrap()  # type: ignore[attr-defined] # through TLS by now
+
+    with Hostile(tmp_path, script) as server:
+        database = Database(settings(server))
+        with pytest.raises(OperationalError, match="nothing was changed") as caught:
+            invoke(database, lambda: database.connection().query("SELECT 1"), 2.0)
+    assert caught.value.args[0] == 2013
+
+
+def test_what_a_server_says_after_goodbye_is_heard_out_and_it_is_gone(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+
+    def script(client: Client) -> None:
+        client.serve()
+        heard.append(client.read()[1])
+        client.send(packet(OK, 1))
+        heard.append(client.read()[1])
+        for _ in range(3):
+            client.send(b"x" * 1000)
+
+    with Hostile(tmp_path, script) as server:
+        database = Database(settings(server))
+
+        def work() -> Any:
+            database.connection().ping()
+            assert database._invocation is not None
+            return database._invocation.measured
+
+        measured = invoke(database, work, 4.0)
+    assert heard == [b"\x0e", b"\x01"]
+    assert (measured.destroyed, measured.unconfirmed) == (1, 0)
+    assert server.count == 1, "nobody was sent to kill it"
+
+
+def test_a_goodbye_for_which_there_is_no_time_is_not_said(tmp_path: Path) -> None:
+    def script(client: Client) -> None:
+        client.serve()
+        client.wait()
+
+    with Hostile(tmp_path, script) as server:
+        database = Database(settings(server))
+
+        def work() -> None:
+            connection = database.connection()
+            assert not connection.say_goodbye(clock.now() - 1)
+            assert not connection.is_gone(clock.now() - 1)
+            connection.hang_up(clock.now())
+            assert not connection.is_gone(clock.now() + 1), "nobody is asked any more"
+
+        invoke(database, work, 2.0)
+
+
+PROXY = "shop.proxy-abcdefghijkl.eu-west-1.rds.amazonaws.com"
+
+
+def test_an_rds_proxy_is_verified_by_the_systems_roots_and_told_only_what_it_can_track(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[Client] = []
+
+    def script(client: Client) -> None:
+        clients.append(client)
+        client.serve()
+        client.read()
+        client.send(packet(OK, 1))
+        client.read()
+
+    looked_up = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: looked_up)
+    with Hostile(tmp_path, script, (PROXY,)) as server:
+        database = Database(settings(server, host=PROXY, ca_file=None))
+        with pytest.raises(SettingsError, match="could not be verified"):
+            invoke(database, database.connection, 2.0)
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.ca_file))  # as if it were among them
+        database = Database(settings(server, host=PROXY, ca_file=None))
+        for _ in range(2):
+            invoke(database, lambda: database.connection().ping(), 2.0)
+    *_, first, second = clients
+    for client in (first, second):
+        assert client.set_up == b"\x03SET NAMES utf8mb4, autocommit = 1, wait_timeout = 2"
+
+
+def test_through_a_proxy_nobody_is_killed_by_a_number_that_is_the_proxys_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our side is closed, and it is said that nobody knows whether the server has let go."""
+    monkeypatch.setattr(Settings, "through_proxy", property(lambda _self: True))
+    ended: list[bool] = []
+
+    def script(client: Client) -> None:
+        client.serve()
+        client.read()
+        with pytest.raises(EOFError):  # says nothing, and hears only the end
+            client.read()
+        ended.append(True)
+
+    with Hostile(tmp_path, script) as server:
+        database = Database(settings(server))
+
+        def work() -> Any:
+            invocation = database._invocation
+            assert invocation is not None
+            connection = database.connection()
+            with pytest.raises(DeadlineError):
+                connection.query("SELECT SLEEP(20)")
+            assert not database._connector.end(connection, clock.now() + 1)
+            assert not database._connector.end_leaks(frozenset({"127.0.0.1:1"}), clock.now() + 1)
+            return invocation.measured
+
+        measured = invoke(database, work, 2.0)
+    assert ended == [True]
+    assert measured.unconfirmed == 1
+    assert server.count == 1

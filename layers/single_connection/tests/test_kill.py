@@ -18,7 +18,7 @@ MARK = "mark-of-a-session"
 DEAF = "SELECT " + ", ".join(["SHA2(REPEAT('x', 15000000), 512)"] * 20)
 
 
-class Application(pymysql.connections.Connection):  # type: ignore[type-arg] # no generic at run time
+class Application(pymysql.connections.Connection):
     """A session of the application's user, beside the layer."""
 
     @property

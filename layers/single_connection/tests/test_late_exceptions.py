@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from single_connection import CommitOutcomeUnknownError, Database
+from single_connection._deadline import Deadline, Watchdog
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, untraced
@@ -191,6 +192,24 @@ def test_an_alarm_in_the_first_block_does_not_take_the_work_of_the_second(
             lost.append(where[0])
         line += max(1, STEP // 3)
     assert not lost
+
+
+def test_an_exception_at_any_line_of_the_watchs_end_does_not_keep_who_ends_it_again() -> None:
+    line = 1
+    while True:
+        watchdog = Watchdog(Deadline(30.0, 0.0), print)
+        watchdog.start()
+        with struck_at(line, TooLong()) as where, contextlib.suppress(TooLong):
+            watchdog.dismiss()
+            watchdog.join()
+        again = threading.Thread(target=watchdog.join, daemon=True)
+        again.start()
+        again.join(5)
+        assert not again.is_alive(), where
+        if not where:
+            break
+        line += 1
+    assert line > 5
 
 
 def test_a_commit_that_was_answered_or_not_is_never_called_a_failure_of_the_drivers(

@@ -71,7 +71,12 @@ def test_what_is_permitted_is_no_leak_and_what_is_not_is_shut(listening: socket.
         assert finder.find([os.fstat(ours.fileno()).st_ino]) == []
         (leak,) = finder.find([])
         assert leak.end == f"127.0.0.1:{ours.getsockname()[1]}"
-        answering = threading.Thread(target=lambda: (theirs.recv(1), theirs.close()))
+
+        def hang_up() -> None:
+            assert theirs.recv(1) == b""
+            theirs.close()
+
+        answering = threading.Thread(target=hang_up)
         answering.start()
         assert leak.shut(5)
         answering.join()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import snapshot_restore_py
 from awslambdaric.lambda_runtime_hooks_runner import run_after_restore, run_before_snapshot
-from single_connection import Database, Settings, _snapshot
+from single_connection import Database, Settings, _connector, _snapshot
 from single_connection._credentials import Credentials
 from single_connection.testing import LambdaContext
 
-from layers.single_connection.tests.conftest import World, body, function
+from layers.single_connection.tests.conftest import World, body, function, invoke
 from local.secrets_manager import ARN, SecretsManager
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -150,6 +150,53 @@ def test_copies_of_a_database_connect_with_a_secret_and_chance_of_their_own(
     assert len({answer.split()[1] for answer in answers}) == 3, answers
     assert secrets.reads == before + 3
     assert world.sessions() == []
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_what_copies_may_not_share_is_forgotten_before_and_read_again_after_a_snapshot(
+    world: World, secrets: SecretsManager, used: bool
+) -> None:
+    """In this process, as it goes on after its own snapshot."""
+    given = world.environ()
+    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
+    secrets.secret = json.dumps(pair)
+    environ = world.environ(user="", password="") | secrets.environ() | SNAP_START
+    database = Database.from_environment(environ)
+
+    def ask() -> int:
+        return invoke(database, lambda: database.connection().query("SELECT 1"))
+
+    if used:
+        assert ask() == 1
+    before = secrets.reads
+    run_before_snapshot()
+    connector: Any = database._connector
+    kept = [connector._who and vars(connector._who), connector._context and connector._tls.ticket]
+    assert given["DATABASE_PASSWORD"] not in repr(kept)
+    assert not used or connector._tls.ticket(given["DATABASE_HOST"]) is None
+    run_after_restore()
+    assert secrets.reads == before + 1, "before its first invocation"
+    assert ask() == 1
+    assert secrets.reads == before + 1
+
+
+def test_after_a_fork_a_ticket_is_kept_by_the_parent_alone(world: World) -> None:
+    database = world.database()
+    for _ in range(2):
+        invoke(database, lambda: database.connection().query("SELECT 1"))
+    connector: Any = database._connector
+    host = world.server.host
+    has = f"{connector._tls.ticket(host) is not None} {bool(connector._early._request)}"
+    assert has == "True True"
+
+    def kept() -> str:
+        return f"{connector._tls.ticket(host) is not None} {bool(connector._early._request)}"
+
+    assert in_a_copy(kept) == "False False"
+    assert kept() == "True True"
+    _connector._after_fork()  # the same, in this process
+    assert kept() == "False False"
+    invoke(database, lambda: database.connection().query("SELECT 1"))
 
 
 def test_settings_are_the_same_in_every_copy() -> None:

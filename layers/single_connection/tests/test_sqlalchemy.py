@@ -1,6 +1,8 @@
 """Libraries that can only pool: no pool, our connection, nothing left behind."""
 
 import contextlib
+import importlib
+import sys
 from typing import Any
 
 import pymysql
@@ -211,3 +213,12 @@ def test_a_killed_session_is_sqlalchemys_error_and_the_next_checkout_is_a_new_on
             return connection.scalar(text("SELECT 2"))
 
     assert invoke(database, work) == 2
+
+
+def test_where_sqlalchemy_is_missing_it_is_said_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "single_connection.sqlalchemy")
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(ImportError, match=r"add it to the function's requirements\.txt"):
+        importlib.import_module("single_connection.sqlalchemy")

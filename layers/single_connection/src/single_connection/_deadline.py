@@ -154,6 +154,5 @@ class Watchdog:
             if self._ended.acquire(timeout=UNSURE_SECONDS):
                 self._ended.release()
         else:
-            # Not `acquire`: an exception between it and its `release` would lock us out for good.
-            with self._ended:
-                pass
+            # In one call of C functions: an exception between the two would lock us out for good.
+            all(map(operator.call, (self._ended.acquire, self._ended.release)))

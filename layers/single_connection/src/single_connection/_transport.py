@@ -187,8 +187,6 @@ class Transport(io.RawIOBase):
             except ssl.SSLWantReadError:
                 if not self._receive():
                     return 0
-            except ssl.SSLZeroReturnError:
-                return 0
 
     def settimeout(self, _seconds: float | None) -> None:
         """PyMySQL's way to limit a single call; here `limit` limits them all."""
