@@ -68,8 +68,8 @@ class Conversation(Protocol):
         """
         began, attempts = clock.now(), 0
         while True:
-            self._answered = False
             try:
+                self._answered = False
                 answer = send()
                 self._answered = True
                 return answer  # noqa: TRY300 - in the reach of `except`, whatever strikes

@@ -24,8 +24,8 @@ class Streams(Conversation):
         with self.turns.lock:
             if result.disturbed is not None:  # while this thread waited for its turn
                 raise result.disturbed
-            self._answered = False
             try:
+                self._answered = False
                 row = result.read_row()
                 self._answered = True
                 if not result.unbuffered_active and result.server_status is not None:
@@ -74,9 +74,9 @@ class Streams(Conversation):
 
     def _drain(self, result: Result, why: str) -> None:
         self._disturb(result, why)
-        self._answered = False
         read, until = 0, clock.now() + REST_SECONDS
         try:
+            self._answered = False
             self._sock.limit(until)
             while read < REST_BYTES and clock.now() < until:
                 packet = self._read_packet()
