@@ -39,6 +39,24 @@ def untraced() -> Iterator[None]:
         sys.settrace(tracer)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _measured_everywhere() -> Iterator[None]:
+    """Coverage follows the threads of `threading`; what watches the deadline is none of them."""
+    hook, start = threading.gettrace(), _thread.start_new_thread
+
+    def measured(function: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
+        def run(*given: Any) -> None:
+            sys.settrace(hook)
+            function(*given)
+
+        return start(run, arguments)
+
+    if hook is not None:
+        _thread.start_new_thread = measured  # type: ignore[assignment]
+    yield
+    _thread.start_new_thread = start
+
+
 class Alarm(Exception):  # noqa: N818 - as a handler would call it
     """What a handler's own alarm raises."""
 

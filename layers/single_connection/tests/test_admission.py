@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from single_connection import (
     SettingsError,
 )
 
-from layers.single_connection.tests.conftest import World, invoke
+from layers.single_connection.tests.conftest import Alarm, World, invoke
 from layers.single_connection.tests.network import Proxy, free_port, greeting, listener
 from local.certificates import write_certificates
 
@@ -263,6 +263,54 @@ def test_a_name_server_that_does_not_answer_is_waited_for(
         ping(world.database(host="some-host.invalid"), 2.0)
     assert caught.value.code == 2003
     assert caught.value.attempts > 1
+
+
+def test_a_name_server_that_is_silent_keeps_no_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a thread that asks it: it learns later that its invocation is over."""
+    silent, came = threading.Event(), []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: silent.wait(10))
+    database = world.database(host="some-host.invalid")
+
+    def ask() -> None:
+        with pytest.raises((DatabaseBusyError, OutsideInvocationError)) as caught:
+            database.connection()
+        came.append(caught.value)
+
+    def work() -> threading.Thread:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(0.2)
+        return thread
+
+    began = time.monotonic()
+    thread = invoke(database, work, 6.0)
+    assert time.monotonic() - began < 1.8
+    assert not came
+    thread.join()
+    assert len(came) == 1
+    silent.set()
+
+
+def test_an_alarm_while_it_connects_leaves_no_socket(
+    world: World, alarm: Callable[[float], None]
+) -> None:
+    """A host that does not answer: its queue of connections is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as host:
+        where = host.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(where)
+        database = world.database(port=where[1])
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        alarm(0.3)
+        with pytest.raises(Alarm):
+            ping(database)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        for sock in waiting:
+            sock.close()
 
 
 def resolver(number: int) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from single_connection import CredentialsError, Database, Settings
+from single_connection import _driver as driver
+from single_connection._tls import ResumingContext
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, body, function
@@ -223,6 +225,11 @@ def test_the_password_shows_in_no_repr_and_no_message(world: World) -> None:
     database = world.database()
     secret = password(world)
     shown = [repr(database), repr(database.settings), repr(vars(database)), str(database.settings)]
+    tls = ResumingContext(str(world.server.ca_file))
+    where: dict[str, Any] = {"host": "127.0.0.1", "port": 3306, "addresses": ("127.0.0.1",)}
+    target = driver.Target(**where, name="shop", user="application", password=secret, tls=tls)
+    shown.append(repr(target))
+    assert "'application' at 127.0.0.1:3306" in shown[-1]
 
     def work() -> None:
         connection = database.connection()

@@ -1,6 +1,7 @@
 """Shortly before Lambda's own deadline the connection is taken away."""
 
 import _thread
+import contextlib
 import gc
 import threading
 import time
@@ -17,12 +18,17 @@ from single_connection import (
     DeadlineError,
     OutsideInvocationError,
 )
+from single_connection import _driver as driver
 from single_connection._clock import clock
 from single_connection._deadline import LONGEST_DEADLINE, Deadline, Watchdog, seconds_left
+from single_connection._lease import Lease
+from single_connection._opening import Opening
+from single_connection._tls import ResumingContext
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, body, function, invoke
 from layers.single_connection.tests.network import Proxy
+from layers.single_connection.tests.test_tls_resumption import target
 
 
 @pytest.fixture
@@ -498,6 +504,25 @@ def test_a_deadline_that_passes_while_the_connection_opens_is_not_missed(things:
         assert database._invocation.measured.deadline_cuts == 1
 
     invoke(database, work, 2.0)
+
+
+def test_a_statement_that_meets_the_end_before_the_watch_does_says_that_the_time_is_over(
+    things: World, proxy: Proxy
+) -> None:
+    """The watch is a thread, and may come late on a busy machine."""
+    late = Deadline(2.0, 1.9)
+    opening = Opening(late, Watchdog(late, lambda: None))
+    where = target(things, ResumingContext(str(things.server.ca_file)), port=proxy.port)
+    with contextlib.closing(
+        driver.open_connection(where, Lease(2), opening, late.soft)
+    ) as connection:
+        connection.ping()
+        proxy.swallow()
+        with pytest.raises(DeadlineError, match="what was not committed is rolled back"):
+            connection.query("SELECT 1")
+    assert opening.watchdog is not None
+    opening.watchdog.dismiss()
+    opening.watchdog.join()
 
 
 def test_a_cut_from_whichever_thread_destroys_the_connection_once(things: World) -> None:

@@ -724,3 +724,29 @@ def test_a_guard_in_a_forked_child_refuses_a_connection_of_its_own(world: World)
             return pipe.read()
 
     assert invoke(database, work) == b"SecondConnectionError"
+
+
+def test_a_marked_handler_in_a_forked_child_is_an_invocation_of_its_own(
+    world: World,
+) -> None:
+    database = world.database()
+
+    def work() -> bytes:
+        parents = database.connection().thread_id()
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(write, str(invoke(database, number)).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(write)
+        assert [one.id for one in world.sessions()] == [parents] == [number()]
+        with os.fdopen(read, "rb") as pipe:
+            return pipe.read()
+
+    def number() -> int:
+        return int(database.connection().thread_id())
+
+    assert invoke(database, work).isdigit()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 from pymysql.err import OperationalError
 from single_connection import (
@@ -21,7 +22,15 @@ from single_connection._clock import clock
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import invoke
-from layers.single_connection.tests.hostile import OK, Client, Hostile, error, greeting, packet
+from layers.single_connection.tests.hostile import (
+    OK,
+    Client,
+    Hostile,
+    error,
+    greeting,
+    ok,
+    packet,
+)
 from layers.single_connection.tests.test_credentials import everything
 
 SECRET = "S3cr3t-of-the-database"
@@ -40,14 +49,16 @@ def settings(server: Hostile, **changes: Any) -> Settings:
     return Settings(**given | changes)
 
 
-def meet(server: Hostile, seconds: float = 1.5) -> tuple[SingleConnectionError, float]:
+def meet(
+    server: Hostile, seconds: float = 1.5, statement: str = "SELECT 1"
+) -> tuple[SingleConnectionError, float]:
     """The error that a handler gets, and after how many seconds."""
     database = Database(settings(server))
 
     @database.invocation
     def handler(_event: Any, _context: Any) -> None:
         with database.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            cursor.execute(statement)
 
     began = time.monotonic()
     with pytest.raises(SingleConnectionError) as caught:
@@ -142,6 +153,39 @@ def test_what_waiting_does_not_mend_is_said_at_once(
     assert isinstance(raised, kind)
     assert words in str(raised)
     assert server.count == 1
+
+
+def test_what_the_server_says_of_a_login_that_is_neither_full_nor_denied_comes_out_as_it_is(
+    tmp_path: Path,
+) -> None:
+    def expired(client: Client) -> None:
+        client.send(error(1862, b"Your password has expired", client.log_in(greeting())))
+
+    with Hostile(tmp_path, expired) as server, pytest.raises(pymysql.err.Error, match="1862"):
+        meet(server)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(error(1153, b"Got a packet bigger than that", 1), "1153", id="an error"),
+        pytest.param(ok(), "2006", id="an answer that is none"),
+        pytest.param(b"", "2006", id="nothing"),
+    ],
+)
+def test_a_server_that_hangs_up_in_the_middle_of_a_statement_is_heard_to_its_last_word(
+    tmp_path: Path, words: bytes, said: str
+) -> None:
+    def script(client: Client) -> None:
+        client.send(ok(client.log_in(greeting())))
+        client.read()
+        client.send(ok())
+        client._exactly(100)  # of the statement, which is longer than all buffers
+        client.send(words)
+        client.reset()
+
+    with Hostile(tmp_path, script) as server, pytest.raises(pymysql.err.Error, match=said):
+        meet(server, 5.0, "UPDATE things SET text = '" + "x" * (1 << 24) + "'")
 
 
 def test_a_reset_while_the_password_is_on_its_way_leaves_it_in_no_frame(tmp_path: Path) -> None:

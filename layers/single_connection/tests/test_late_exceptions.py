@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from single_connection import CommitOutcomeUnknownError, Database
 from single_connection._deadline import Deadline, Watchdog
+from single_connection._invocation import Invocation
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World, untraced
@@ -210,6 +211,48 @@ def test_an_exception_at_any_line_of_the_watchs_end_does_not_keep_who_ends_it_ag
             break
         line += 1
     assert line > 5
+
+
+@pytest.mark.parametrize("strikes", [1, 2])
+def test_what_strikes_the_way_out_leaves_its_rest_to_the_next_invocation(
+    things: World, once: None, monkeypatch: pytest.MonkeyPatch, strikes: int
+) -> None:
+    """Twice, as Ctrl-C held down: the second time nothing is left that could catch it."""
+    database, end, left = things.database(), Invocation.end, [KeyboardInterrupt] * strikes
+
+    def struck(invocation: Invocation) -> None:
+        if left:
+            raise left.pop()
+        end(invocation)
+
+    monkeypatch.setattr(Invocation, "end", struck)
+    with pytest.raises(KeyboardInterrupt):
+        database.invocation(lambda _event, _context: work(database))({}, LambdaContext(5))
+    assert len(things.sessions()) == strikes - 1
+    database.invocation(lambda _event, _context: None)({}, LambdaContext(5))
+    things.wait_for(lambda: not things.sessions(), 2.0)
+
+
+def test_what_strikes_the_end_of_the_way_out_makes_nobody_report_twice(
+    things: World, once: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    database, join, left = things.database(), Watchdog.join, [KeyboardInterrupt]
+
+    def struck(watchdog: Watchdog) -> None:
+        if left:
+            raise left.pop()
+        join(watchdog)
+
+    monkeypatch.setattr(Watchdog, "join", struck)
+
+    def leaves_open() -> None:
+        database.connection().begin()
+
+    with pytest.raises(KeyboardInterrupt):
+        database.invocation(lambda _event, _context: leaves_open())({}, LambdaContext(5))
+    assert [one for one in caplog.messages if "was left open" in one] == [
+        "a transaction was left open, and is rolled back"
+    ]
 
 
 def test_a_commit_that_was_answered_or_not_is_never_called_a_failure_of_the_drivers(

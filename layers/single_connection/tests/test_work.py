@@ -230,6 +230,43 @@ def test_what_runs_in_a_context_of_its_own_is_outside_of_the_block(
     assert things.things() == {"a": 1, "b": 1}
 
 
+def test_a_greenlet_that_a_block_waits_for_works_in_it(things: World, database: Database) -> None:
+    greenlet = pytest.importorskip("greenlet")
+
+    def work() -> None:
+        with database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            inner = greenlet.greenlet(lambda: cursor.execute(ADD, ("b",)))
+            inner.gr_context = contextvars.copy_context()
+            inner.switch()
+
+    invoke(database, work)
+    assert things.things() == {"a": 1, "b": 1}
+
+
+def test_a_statement_that_waits_for_a_block_of_a_connection_that_is_closed_waits_no_more(
+    things: World, database: Database
+) -> None:
+    def work() -> None:
+        with contextlib.suppress(Error), database.transaction() as cursor:
+            cursor.execute(ADD, ("a",))
+            connection = database.connection()
+            thread, came = in_thread(lambda: connection.cursor().execute(ADD, ("b",)))
+            time.sleep(0.1)
+            began = time.monotonic()
+            connection.close()
+            thread.join()
+            took.append(time.monotonic() - began)
+            told.extend(came)
+
+    took: list[float] = []
+    told: list[Any] = []
+    invoke(database, work)
+    assert took[0] < 2
+    assert "closed by hand" in str(told[0])
+    assert things.things() == {"a": 0, "b": 0}
+
+
 def test_two_greenlets_do_not_nest_in_one_another(things: World, database: Database) -> None:
     greenlet = pytest.importorskip("greenlet")
 
