@@ -660,7 +660,7 @@ def test_a_connection_kept_in_a_global_says_so_in_the_next_invocation(database: 
         invoke(database, lambda: kept.cursor().execute("SELECT 1"))
 
 
-@pytest.mark.parametrize("kind", ["coroutine", "generator", "async generator", "partial"])
+@pytest.mark.parametrize("kind", ["coroutine", "generator", "async generator", "partial", "object"])
 def test_transactional_refuses_what_returns_before_its_work_is_done(
     database: Database, kind: str
 ) -> None:
@@ -673,7 +673,12 @@ def test_transactional_refuses_what_returns_before_its_work_is_done(
     async def async_generator(_cursor: Any) -> Any:
         yield 1
 
+    class Callable:
+        async def __call__(self, _cursor: Any) -> None:
+            """Nothing."""
+
     functions: dict[str, Any] = {
+        "object": Callable(),
         "coroutine": coroutine,
         "generator": generator,
         "async generator": async_generator,
