@@ -37,7 +37,7 @@ test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and 
 	@rm -rf build/coverage && mkdir -p build/coverage
 	$(BIN)/coverage run -m pytest -n $(JOBS) $(PYTEST)
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report $(if $(strip $(PYTEST)),,--fail-under=90)
+	$(BIN)/coverage report $(if $(strip $(PYTEST)),,--fail-under=95)
 
 .PHONY: test-pages
 test-pages: $(VENV)/libraries servers ## Run the code of the pages on other libraries, with those libraries
