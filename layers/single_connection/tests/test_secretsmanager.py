@@ -1,5 +1,6 @@
 """A secret is read, or it is said in time why not and what to check; no database here."""
 
+import _thread
 import contextlib
 import gc
 import hashlib
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import botocore.session
@@ -500,14 +502,23 @@ def test_without_a_thread_to_spare_it_is_said(
     def none_left(*_: Any, **__: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", none_left)
+    monkeypatch.setattr(_thread, "start_new_thread", none_left)
     assert "can't start new thread" in refused(credentials)
+
+
+def reads(frame: FrameType | None) -> bool:
+    """Whether a thread is on its way through a reading."""
+    while frame is not None:
+        if frame.f_code.co_filename == _reading.__file__ and frame.f_code.co_name == "_run":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def gone() -> None:
     """No reading goes on."""
     until = time.monotonic() + 1.0
-    while [one for one in threading.enumerate() if one.name == "single-connection-secret"]:
+    while any(map(reads, sys._current_frames().values())):
         assert time.monotonic() < until
         time.sleep(0.005)
 

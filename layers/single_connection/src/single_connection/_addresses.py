@@ -1,11 +1,12 @@
 """Addresses that can be compared, and names that are looked up within a time."""
 
+import _thread
 import functools
 import socket
-import threading
 from typing import Any
 
 from ._clock import clock
+from ._latch import Latch
 
 # A name is looked up again after this many seconds: a failover gives the same name a new address.
 # The time to live of an RDS name.
@@ -79,7 +80,7 @@ class Resolver:
 def _look_up(host: str, within: float) -> tuple[str, ...]:
     """`socket.getaddrinfo`, which knows no timeout: in a thread that is left alone if it hangs."""
     answer: list[tuple[str, ...] | Exception] = []
-    done = threading.Event()
+    done = Latch()
 
     def ask() -> None:
         try:
@@ -89,7 +90,7 @@ def _look_up(host: str, within: float) -> tuple[str, ...]:
             answer.append(error)
         done.set()
 
-    threading.Thread(target=ask, name="single-connection-name", daemon=True).start()
+    _thread.start_new_thread(ask, ())
     if not done.wait(within):
         raise TimeoutError(f"no name server answered for {host!r} within {within:.1f} s")
     if isinstance(answer[0], Exception):

@@ -50,7 +50,7 @@ class Refused(Exception):  # noqa: N818 - never leaves the layer
 
 
 class Stop(Protocol):
-    """What ends a wait early: a `threading.Event`, or a test's own."""
+    """What ends a wait early: a `Latch`, or a test's own."""
 
     def wait(self, timeout: float) -> bool:
         """Sleep `timeout` seconds; True once it is set."""

@@ -155,4 +155,5 @@ class Watchdog:
                 self._ended.release()
         else:
             # In one call of C functions: an exception between the two would lock us out for good.
-            all(map(operator.call, (self._ended.acquire, self._ended.release)))
+            steps: tuple[Callable[[], object], ...] = (self._ended.acquire, self._ended.release)
+            all(map(operator.call, steps))

@@ -2,9 +2,9 @@
 
 import contextlib
 import socket
-import threading
 
 from ._deadline import Deadline, Watchdog
+from ._latch import Latch
 
 
 class Opening:
@@ -22,7 +22,7 @@ class Opening:
     def __init__(self, deadline: Deadline, watchdog: Watchdog | None = None) -> None:
         self.deadline = deadline
         self.watchdog = watchdog
-        self.over = threading.Event()
+        self.over = Latch()
         self.was_refused = False
         self._sock: socket.socket | None = None
 

@@ -1,10 +1,11 @@
 """One reading of a secret: one end for all of it, and nothing secret in what it leaves behind."""
 
+import _thread
 import os
-import threading
 
 from ._clock import clock
 from ._http import Exchange, UnreadableError
+from ._latch import Latch
 from ._route import route_of
 from ._secretsmanager import SecretError, ask, ask_by_boto3
 from .errors import CredentialsError
@@ -38,23 +39,19 @@ class _Reading:
         self._secret_id = secret_id
         self._pair: Pair | None = None
         self._problem = f"cannot be read {SecretError('no answer in time', 'network')}"
-        # A daemon: a look-up that hangs must not keep the process.
-        self._thread = threading.Thread(
-            target=self._run, name="single-connection-secret", daemon=True
-        )
+        self._done = Latch()
 
     def wait(self) -> tuple[Pair | None, str]:
         """User and password, or None and what is wrong, as the end of a sentence."""
         try:
             try:
-                self._thread.start()
+                _thread.start_new_thread(self._run, ())  # a hanging look-up keeps no process
             except RuntimeError as error:  # "can't start new thread"
                 return None, f"cannot be read ({error})"
-            self._thread.join(max(0.0, self._end - clock.now()))
+            self._done.wait(self._end - clock.now())
         finally:
             self._exchange.abandon()
-            if self._thread.is_alive():  # awake now, unless it is in a look-up or in boto3
-                self._thread.join(0.02)
+            self._done.wait(0.02)  # it is awake now, unless it is in a look-up or in boto3
         return self._pair, self._problem
 
     def _run(self) -> None:
@@ -65,6 +62,8 @@ class _Reading:
             self._problem = f"cannot be read {failure}"
         except BaseException as error:  # noqa: BLE001 - said by the thread that waits
             self._problem = f"cannot be read ({type(error).__name__})"
+        finally:
+            self._done.set()
 
     def _text(self) -> str | None:
         route = route_of(os.environ)
