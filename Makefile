@@ -44,7 +44,7 @@ test-pages: $(VENV)/libraries servers ## Run the code of the pages on other libr
 	$(BIN)/python -m pytest $(wildcard tests/test_pages.py tests/test_guides.py) layers/single_connection/tests/test_durable.py $(PYTEST)
 
 .PHONY: test-quick
-test-quick: $(VENV)/installed ## The tests that need no server and no time: half a minute
+test-quick: $(VENV)/installed ## The tests that need no server and no time: a minute
 	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow" $(PYTEST)
 
 # Checks --------------------------------------------------------------------------------------------

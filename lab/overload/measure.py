@@ -44,7 +44,10 @@ NO_BACKOFF = "no tenacity: `make .venv/rivals` installs it"
 def measure(
     database: LocalDatabase, crowd: Crowd | NodeCrowd, side: str, scene: Scene
 ) -> dict[str, Any]:
-    """One round of one side."""
+    """One round of one side, once the server has let go of the one before."""
+    settled = time.monotonic() + 10.0
+    while any(one.user != "observer" for one in database.sessions()) and time.monotonic() < settled:
+        time.sleep(0.1)
     most = scene.limit + database.observer.counted
     database.execute(f"SET GLOBAL max_connections = {most}")
     database.execute("FLUSH STATUS")  # the peak counts from here
