@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from single_connection.testing import unguarded
 
 from local.database import LocalDatabase
 from local.servers import FLAVORS, Flavor, Server, ServerMissingError, find_servers, require_server
+
+
+def unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process whose coverage is not worth its time."""
+    return {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
 
 
 def pytest_configure() -> None:

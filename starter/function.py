@@ -22,7 +22,6 @@ from starter import budget, pages, stack
 PARTS = Path(__file__).parent / "parts"
 TRIGGERS = ("http", "queue", "schedule", "direct")
 KEPT = ("migrate", "connection_census", "rotate_secret")
-REMOVED = "build/removed"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -133,8 +132,8 @@ def entries(text: str, name: str, trigger: str) -> str:
     return text
 
 
-def remove(name: str, root: Path = ROOT) -> list[Path]:
-    """Put all of it but its migrations into `build/removed/`; the files that are gone.
+def remove(name: str, root: Path = ROOT, *, keep: bool = True) -> list[Path]:
+    """Take all of it away but its migrations; the files that are gone, kept in `build/removed/`.
 
     Raises:
         RefusedError: there is none of that name, or it stays.
@@ -157,15 +156,22 @@ def remove(name: str, root: Path = ROOT) -> list[Path]:
     gone = [p for p in (root / "functions" / name).rglob("*") if p.is_file()]
     gone += (root / "events").glob(f"{name}.*.json")
     gone += [p for p in [root / "tests" / "functions" / f"test_{name}.py"] if p.exists()]
-    kept = _free(root / REMOVED / name)
+    if keep:
+        _keep(gone, _free(root / "build" / "removed" / name), root)
     for file in gone:
-        (kept / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
-        file.rename(kept / file.relative_to(root))
+        file.unlink()
     shutil.rmtree(root / "functions" / name)
     expected = json.loads((root / "events" / "expected.json").read_text(encoding="utf-8"))
     write_expected(root, {k: v for k, v in expected.items() if k.split(".")[0] != name})
     pages.renew(root)
     return gone
+
+
+def _keep(files: list[Path], place: Path, root: Path) -> None:
+    for file in files:
+        kept = place / file.relative_to(root)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, kept)
 
 
 def _free(path: Path) -> Path:

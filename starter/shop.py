@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 from pathlib import Path
 
 from starter import function
@@ -32,8 +31,7 @@ def take_away(root: Path) -> None:
     migrate = root / "functions" / "migrate"
     own = sorted(path for path in (migrate / "migrations").glob("*.sql") if "hello" in path.name)
     for name in FUNCTIONS:
-        function.remove(name, root)
-    shutil.rmtree(root / function.REMOVED)  # it is nobody's work that could be missed
+        function.remove(name, root, keep=False)
     for path in (migrate / "migrations").glob("*.sql"):
         if path not in own:
             path.unlink()

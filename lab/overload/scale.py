@@ -18,6 +18,7 @@ from single_connection import _admission as layer
 
 from lab.overload.measure import HERE
 from lab.overload.report import save, write_between_markers
+from lab.overload.scenes import FULL
 from lab.overload.sides import ROOT
 from local.simulation import Cpu, Run, arrivals, closed_loop, spread
 
@@ -134,22 +135,19 @@ def curves() -> dict[str, list[dict[str, float]]]:
 
 
 def compare(measured: dict[str, Any]) -> list[dict[str, float]]:
-    """What was measured, and the simulation given the times held that were measured with it."""
+    """What was measured, and the same simulated: as many cores, the same ramp and window, and
+    environments without experience, as whoever plays a minute after the last round has none.
+    """
     compared = []
-    for load, sides in measured["results"].items():
-        ours = sides["ours"]
-        callers = int(load) * measured["limit"]
-        # On a busy machine refusals and the way back into the loop take long, too.
-        lag = ours["held"] / 20
-        queue = callers / ours["throughput"]
+    for load, scene in FULL.loads.items():
+        ours = measured["results"][load]["ours"]
         run = closed_loop(
-            callers,
+            scene.callers,
             measured["limit"],
-            spread(ours["held"], min(0.5, ours["held_spread"] / ours["held"])),
-            warm_up=10 * queue,
-            seconds=max(3.0, 3 * queue),
-            refusal=lag,
-            between=lag,
+            spread(scene.sleep),
+            warm_up=scene.ramp,
+            seconds=scene.window,
+            cpu=TWO_CORES,
         )
         compared.append(
             {

@@ -109,13 +109,9 @@ def measured() -> dict[str, Any]:
 
 
 def test_the_simulation_agrees_with_what_was_measured_within_stated_factors():
-    """It knows nothing of the machine's scheduler, and its crowds have experience.
-
-    Those that were measured have none at ten times the limit: 1.7 in throughput, else 1.5.
-    """
+    """1.5 in throughput, 2.5 in attempts and p99: it knows nothing of the machine's scheduler."""
     for one in scale.compare(measured()):
-        most = 1.7 if one["load"] == 10 else 1.5
-        for figure, factor in (("throughput", most), ("attempts", 2.5), ("p99", 2.5)):
+        for figure, factor in (("throughput", 1.5), ("attempts", 2.5), ("p99", 2.5)):
             ratio = one[f"{figure}_simulated"] / one[figure]
             assert 1 / factor < ratio < factor, (one["load"], figure, ratio)
 

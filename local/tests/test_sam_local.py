@@ -27,6 +27,7 @@ from local.database import LocalDatabase
 from local.demo import matches
 from local.docker import daemon, image, prepare
 from local.docker.live import write_live_template
+from local.fixtures import unmeasured
 from local.servers import ServerMissingError, locked, require_server
 from local.template import Values, read_functions
 
@@ -82,7 +83,7 @@ def sam_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SamLocal]:
         except daemon.DockerMissingError as error:
             pytest.skip(f"sam local is not tested: {error}")
         # sam is not what is measured, and slow enough.
-        environ = {name: environ[name] for name in environ if not name.startswith("COVERAGE_")}
+        environ = unmeasured(environ)
         environ |= {"SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "us-east-1"}
         database, env_file = stack.enter_context(prepare.host_database(folder))
         template = prepare.build(database.ca_file, folder, environ=environ)

@@ -451,7 +451,7 @@ def test_copies_go_to_a_vault_that_the_stack_does_not_make(resolve: Resolve) -> 
 
 
 def test_opentelemetry_comes_with_its_layer_its_start_and_its_way_out(
-    template: Document, resolve: Resolve, translate: Translate
+    template: Document, translate: Translate
 ) -> None:
     layer = "arn:aws:lambda:us-east-1:615299751070:layer:AWSOpenTelemetryDistroPython:1"
     for given, start in (("", None), (layer, "/opt/otel-instrument")):

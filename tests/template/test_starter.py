@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.template import FUNCTION, ROOT, read_template
+from local.fixtures import unmeasured
 from starter import budget, function
 from starter.stack import StackError, put_before
 
@@ -35,7 +36,7 @@ def functions_of(root: Path) -> int:
 
 def run(root: Path, *command: str) -> str:
     # What is measured is the layer, not a copy of it.
-    environ = {name: os.environ[name] for name in os.environ if not name.startswith("COVERAGE_")}
+    environ = unmeasured(os.environ)
     environ |= {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run(
         command, cwd=root, env=environ, capture_output=True, text=True, check=False

@@ -73,7 +73,8 @@ def alarm() -> Iterator[Callable[[float], None]]:
 
     before = signal.signal(signal.SIGALRM, strike)
     try:
-        yield arm
+        with untraced():
+            yield arm
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

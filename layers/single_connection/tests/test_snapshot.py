@@ -103,15 +103,19 @@ def test_another_runtime_without_hooks_is_no_error(monkeypatch: pytest.MonkeyPat
     _snapshot.register(SNAP_START, forget=print, prepare=print)
 
 
+def snap_started(world: World, secrets: SecretsManager) -> dict[str, str]:
+    """The variables of a function that reads its secret and of which a snapshot is taken."""
+    given = world.environ()
+    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
+    secrets.secret = json.dumps(pair)
+    return world.environ(user="", password="") | secrets.environ() | SNAP_START
+
+
 def test_a_snapstart_function_has_its_secret_before_its_first_invocation(
     world: World, secrets: SecretsManager
 ) -> None:
     """In Lambda's own runtime client, which calls the hooks."""
-    given = world.environ()
-    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
-    secrets.secret = json.dumps(pair)
-    environ = world.environ(user="", password="") | secrets.environ() | SNAP_START
-    with function("rotation", environ, timeout=10.0) as restored:
+    with function("rotation", snap_started(world, secrets), timeout=10.0) as restored:
         restored._runner.run(restored._environment.start())
         assert secrets.reads == 1
         assert body(restored.invoke()) == {"boto_at_import": False, "boto": False}
@@ -121,11 +125,7 @@ def test_a_snapstart_function_has_its_secret_before_its_first_invocation(
 def test_copies_of_a_database_connect_with_a_secret_and_chance_of_their_own(
     world: World, secrets: SecretsManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = world.environ()
-    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
-    secrets.secret = json.dumps(pair)
-    environ = world.environ(user="", password="") | secrets.environ() | SNAP_START
-    database = Database.from_environment(environ)
+    database = Database.from_environment(snap_started(world, secrets))
     chance = "SELECT CONNECTION_ID() AS id"
 
     def ask() -> str:
@@ -158,10 +158,7 @@ def test_what_copies_may_not_share_is_forgotten_before_and_read_again_after_a_sn
 ) -> None:
     """In this process, as it goes on after its own snapshot."""
     given = world.environ()
-    pair = {"username": given["DATABASE_USER"], "password": given["DATABASE_PASSWORD"]}
-    secrets.secret = json.dumps(pair)
-    environ = world.environ(user="", password="") | secrets.environ() | SNAP_START
-    database = Database.from_environment(environ)
+    database = Database.from_environment(snap_started(world, secrets))
 
     def ask() -> int:
         return invoke(database, lambda: database.connection().query("SELECT 1"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from local.database import LocalDatabase
+from local.fixtures import unmeasured
 
 pytest.importorskip("sqlalchemy", reason="run `pip install SQLAlchemy`")
 
@@ -38,10 +39,9 @@ def outcomes(server: LocalDatabase, directory: Path, mode: str, *more: str) -> O
         server.create_schema(schema)
     written = directory / f"{mode}.json"
     # Coverage of thousands of SQLAlchemy's own tests would take half as long again.
-    environ = {name: os.environ[name] for name in os.environ if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, RUN, mode, f"{server.server.flavor}+pymysql", written, *more],
-        env=environ | server.master_environ(),
+        env=unmeasured(os.environ) | server.master_environ(),
         check=False,  # the suite fails where MySQL does not do what it asks for
         capture_output=True,
         text=True,

@@ -66,6 +66,14 @@ class Deadlock:
             self._thread.join()
 
 
+def swallow(cursor: DictCursor, other: Deadlock) -> None:
+    """A deadlock, and nobody hears of it."""
+    add(cursor, "a")
+    other.spring()
+    with pytest.raises(pymysql.err.OperationalError):
+        add(cursor, "b")
+
+
 def test_a_block_is_committed_as_a_whole(things: World) -> None:
     database = things.database()
 
@@ -192,10 +200,7 @@ def test_a_deadlock_swallowed_at_the_very_end_is_not_a_success(things: World) ->
 
     def work() -> None:
         with database.transaction() as cursor:
-            add(cursor, "a")
-            other.spring()
-            with pytest.raises(pymysql.err.OperationalError):
-                add(cursor, "b")
+            swallow(cursor, other)
 
     with pytest.raises(pymysql.err.OperationalError, match="1213"):
         invoke(database, work)
@@ -241,10 +246,7 @@ def test_an_inner_block_behind_a_swallowed_deadlock_does_not_begin(things: World
 
     def work() -> None:
         with database.transaction() as cursor:
-            add(cursor, "a")
-            other.spring()
-            with pytest.raises(pymysql.err.OperationalError):
-                add(cursor, "b")
+            swallow(cursor, other)
             with database.transaction():
                 raise AssertionError("not begun")
 
@@ -263,10 +265,7 @@ def test_a_deadlock_by_hand_that_is_swallowed_is_said_until_it_is_heeded(
         connection = database.connection()
         connection.begin()
         with connection.cursor(DictCursor) as cursor:
-            add(cursor, "a")
-            other.spring()
-            with pytest.raises(pymysql.err.OperationalError):
-                add(cursor, "b")
+            swallow(cursor, other)
             other.join()
             if heeded:
                 connection.rollback()
