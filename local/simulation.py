@@ -36,7 +36,7 @@ class Policy(Protocol):
         """Seconds until the next attempt."""
         ...
 
-    def learn(self, waited: float, shut: float) -> None:
+    def learn(self, waited: float, shut: float, number: int | None) -> None:
         """An invocation was admitted after `waited` seconds, last refused after `shut`."""
         ...
 
@@ -46,7 +46,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Cpu:
-    """Cores that everything shares, and what it takes of them; seconds each."""
+    """Cores that everything shares evenly, and what it takes of them; seconds each."""
 
     cores: int
     refusal: float
@@ -117,7 +117,49 @@ class _Caller:
     until: float = math.inf
     started: float = 0.0
     shut: float = 0.0
+    entered: float = 0.0
     attempts: int = 0
+
+
+class _Cores:
+    """Work at the same time gets equal shares of the cores, and none more than one of them."""
+
+    def __init__(self, door: "_Door", cores: int) -> None:
+        self._door = door
+        self._cores = cores
+        self._done = 0.0  # seconds of work that whoever was here all the time has got
+        self._then = 0.0
+        self._jobs: list[tuple[float, int, Callable[[_Caller], None], _Caller]] = []
+        self._number = itertools.count()
+        self._turn = 0
+
+    def work(self, seconds: float, what: Callable[[_Caller], None], caller: _Caller) -> None:
+        """Let `what` happen when so much work is done."""
+        self._pass()
+        heapq.heappush(self._jobs, (self._done + seconds, next(self._number), what, caller))
+        self._expect(caller)
+
+    def _pass(self) -> None:
+        if self._jobs:
+            share = min(1.0, self._cores / len(self._jobs))
+            self._done += (self._door.now - self._then) * share
+        self._then = self._door.now
+
+    def _expect(self, caller: _Caller) -> None:
+        """The next of them to be done, unless another comes in between."""
+        self._turn += 1
+        turn = self._turn
+        left = (self._jobs[0][0] - self._done) * max(1.0, len(self._jobs) / self._cores)
+        self._door.at(self._door.now + max(0.0, left), lambda _caller: self._end(turn), caller)
+
+    def _end(self, turn: int) -> None:
+        if turn != self._turn:
+            return
+        self._pass()
+        _, _, what, caller = heapq.heappop(self._jobs)
+        if self._jobs:
+            self._expect(caller)
+        what(caller)
 
 
 class _Door:
@@ -135,13 +177,14 @@ class _Door:
         seed: int,
     ) -> None:
         self._cpu = cpu
-        self._cores = [0.0] * (cpu.cores if cpu else 0)  # when each is free again
+        self._cores = _Cores(self, cpu.cores if cpu else 1)
         self.chance = random.Random(seed)
         self.now = 0.0
         self.run = run
         self.warm_up = warm_up
         self.end = warm_up + run.seconds
         self._free = run.limit
+        self._connections = 0  # asked for, as the server numbers them
         self._refusal = refusal
         self._timeout = timeout
         self._queue: collections.deque[_Caller] | None = collections.deque() if queue else None
@@ -174,20 +217,15 @@ class _Door:
         pause = 0.0 if self._queue is not None else caller.policy.first_pause()
         self.at(self.now + pause, self._attempt, caller)
 
-    def _work(self, seconds: float) -> float:
-        """When work that begins now is done, after what waits for a core already."""
-        begins = max(self.now, heapq.heappop(self._cores))
-        heapq.heappush(self._cores, begins + seconds)
-        return begins + seconds
-
     def _attempt(self, caller: _Caller) -> None:
         if self._cpu:
-            self.at(self._work(self._cpu.refusal), self._knock, caller)
+            self._cores.work(self._cpu.refusal, self._knock, caller)
         else:
             self._knock(caller)
 
     def _knock(self, caller: _Caller) -> None:
         caller.attempts += 1
+        self._connections += 1
         self.run.attempts += self.measuring
         if self._free:
             self._free -= 1
@@ -199,13 +237,18 @@ class _Door:
 
     def _enter(self, caller: _Caller) -> None:
         if self._queue is None:
-            caller.policy.learn(self.now - caller.started, caller.shut)
-        connected = self._work(self._cpu.success) if self._cpu else self.now
-        leaves = connected + caller.kind(self.chance)
-        self.run.held += max(0.0, min(self.end, leaves) - max(self.warm_up, self.now))
-        self.at(leaves, self._leave, caller)
+            caller.policy.learn(self.now - caller.started, caller.shut, self._connections)
+        caller.entered = self.now
+        if self._cpu:
+            self._cores.work(self._cpu.success, self._stay, caller)
+        else:
+            self._stay(caller)
+
+    def _stay(self, caller: _Caller) -> None:
+        self.at(self.now + caller.kind(self.chance), self._leave, caller)
 
     def _leave(self, caller: _Caller) -> None:
+        self.run.held += max(0.0, self.now - max(self.warm_up, caller.entered))
         if self.measuring:
             self.run.latencies.append(self.now - caller.started)
         while self._queue:
@@ -226,7 +269,7 @@ class _Door:
             pause = min(caller.policy.pause(caller.shut), half)
             self.at(self.now + pause, self._attempt, caller)
         else:
-            caller.policy.learn(caller.shut, caller.shut)
+            caller.policy.learn(caller.shut, caller.shut, None)
             self._give_up(caller)
 
     def _give_up(self, caller: _Caller) -> None:

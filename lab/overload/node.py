@@ -48,18 +48,9 @@ class NodeCrowd:
     def __init__(self, size: int, environ: dict[str, str]) -> None:
         """Start them."""
         install_serverless_mysql()
-        each = -(-size // NODE_PROCESSES)
-        self._processes = [
-            subprocess.Popen(
-                ["node", str(NODE / "client.js"), str(each), str(TIMEOUT)],
-                env={**os.environ, **environ, "NODE_PATH": str(INSTALLED / "node_modules")},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,  # Ctrl-C is for the parent
-            )
-            for _ in range(NODE_PROCESSES)
-        ]
+        self._each = -(-size // NODE_PROCESSES)
+        self._environ = {**os.environ, **environ, "NODE_PATH": str(INSTALLED / "node_modules")}
+        self._processes = self._start()
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +60,19 @@ class NodeCrowd:
             process.kill()
         for process in self._processes:
             process.wait()
+
+    def _start(self) -> list[subprocess.Popen[str]]:
+        return [
+            subprocess.Popen(
+                ["node", str(NODE / "client.js"), str(self._each), str(TIMEOUT)],
+                env=self._environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the parent
+            )
+            for _ in range(NODE_PROCESSES)
+        ]
 
     def play(
         self, _side: str, callers: int, begin: float, end: float, sleep: float = SECONDS
@@ -82,7 +86,11 @@ class NodeCrowd:
             process.stdin.flush()
 
     def collect(self, _callers: int) -> Sample:
-        """As `Crowd.collect`."""
+        """As `Crowd.collect`.
+
+        What timed out goes on asking for connections, since the module cannot be told to stop, and
+        would do so in the next side's round: new processes play the next one.
+        """
         whole = Sample()
         for process in self._processes:
             assert process.stdout
@@ -94,4 +102,6 @@ class NodeCrowd:
             whole.attempts += told["attempts"]
             whole.completed += told["completed"]
             whole.failures.update(told["failures"])
+        self.__exit__()
+        self._processes = self._start()
         return whole

@@ -51,7 +51,7 @@ OTHERS = {
     "BELIEVED_SHORTER": (0.02, 0.5),
 }
 # What an attempt takes of the machine that measured, client and server together.
-TWO_CORES = Cpu(2, refusal=0.0016, success=0.0018)
+TWO_CORES = Cpu(2, refusal=0.0014, success=0.0022)
 SITUATIONS: dict[str, tuple[int, Callable[[], Run]]] = {
     "90 % of what is possible": (
         0,

@@ -145,7 +145,7 @@ class MySQLConnector:
 
         try:
             connection, attempts, waited = self._admission.admit(
-                attempt, until=deadline.soft, stop=opening.over
+                attempt, until=deadline.soft, stop=opening.over, number=self._number
             )
         except DatabaseBusyError as busy:
             measured.attempts += busy.attempts
@@ -154,6 +154,10 @@ class MySQLConnector:
         measured.attempts += attempts
         measured.waited_seconds += waited
         return connection
+
+    def _number(self, connection: driver.Connection) -> int | None:
+        """The server's for it; a proxy's numbers are its own."""
+        return None if self.settings.through_proxy else connection.claimed_id
 
     def _connect(
         self, lease: Lease, opening: Opening, until: float, *, tag: str = "", beside: bool = False

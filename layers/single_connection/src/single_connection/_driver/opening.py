@@ -67,6 +67,10 @@ def open_connection(
             raise
         connection.admitted()
     except (OSError, Error, *BROKEN) as error:
+        if transport is not None and transport.secure:
+            # Refused behind TLS, as the one over MySQL's limit is: the next attempt resumes it,
+            # which halves what a refusal costs the server.
+            target.tls.remember(transport)
         said = connection is not None and connection.was_answered
         _explain(error, target, transport, said=said)
         raise
