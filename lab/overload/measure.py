@@ -95,6 +95,16 @@ def middle(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return whole
 
 
+def against(
+    ours: Sequence[dict[str, Any]], queue: Sequence[dict[str, Any]]
+) -> dict[str, list[float]]:
+    """Throughput and p99 in times those of the queue that played just before, round by round."""
+    return {
+        name: [one[name] / other[name] for one, other in zip(ours, queue, strict=True) if one[name]]
+        for name in ("throughput", "p99")
+    }
+
+
 @contextlib.contextmanager
 def crowds(size: int, database: LocalDatabase) -> Iterator[dict[str, Crowd | NodeCrowd]]:
     """Everybody's callers, started before anything else of this process has threads."""
@@ -126,34 +136,34 @@ def benchmark(server: Server, plan: Plan, directory: Path) -> dict[str, Any]:
     _raise_file_limit()
     began = time.time()
     load_before = os.getloadavg()[0]
-    scenes = {
-        (part, name): scene
-        for part in ("loads", "slow", "published")
-        for name, scene in getattr(plan, part).items()
-    }
+    scenes = plan.scenes()
     rounds: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     with (
         # The default backlog, 50 + limit / 5, drops what ten times the limit may send at once.
         LocalDatabase(server, directory, max_connections=LIMIT, options=("--back-log=1024",)) as db,
-        crowds(plan.most, db) as playing,
+        crowds(max(scene.callers for scene in scenes.values()), db) as playing,
         Progress(
             TextColumn("{task.description:58}"), BarColumn(), TimeRemainingColumn()
         ) as progress,
     ):
-        task = progress.add_task("starting", total=plan.rounds * sum(map(_cost, scenes.values())))
+        task = progress.add_task(
+            "starting", total=sum(scene.rounds * _cost(scene) for scene in scenes.values())
+        )
         for place, scene in scenes.items():
             sides = {side: crowd for side, crowd in playing.items() if side in scene.sides}
             rounds[place] = {side: [] for side in sides}
-            for turn in range(plan.rounds):
+            for turn in range(scene.rounds):
                 for side, crowd in sides.items():
                     text = f"{scene.callers} callers, {scene.sleep:g} s, round {turn + 1}: "
                     progress.update(task, description=text + NAMES[side])
                     rounds[place][side].append(measure(db, crowd, side, scene))
                     progress.advance(task, _cost(scene) / len(scene.sides))
-    middles: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
-    for (part, name), sides_measured in rounds.items():
-        found = {side: middle(measured) for side, measured in sides_measured.items()}
-        middles.setdefault(part, {})[name] = found
+    middles: dict[str, dict[str, dict[str, dict[str, Any]]]] = {part: {} for part, _ in scenes}
+    of_queue: dict[str, dict[str, dict[str, list[float]]]] = {part: {} for part, _ in scenes}
+    for (part, name), played in rounds.items():
+        middles[part][name] = {side: middle(measured) for side, measured in played.items()}
+        if "queue" in played:
+            of_queue[part][name] = against(played["ours"], played["queue"])
     return {
         "server": str(server),
         "statement": STATEMENT,
@@ -162,12 +172,13 @@ def benchmark(server: Server, plan: Plan, directory: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "load_average_before": round(load_before, 2),
         "seconds": round(time.time() - began, 1),
-        "rounds": plan.rounds,
+        "rounds": max(scene.rounds for scene in plan.loads.values()),
         "windows": sorted({scene.window for scene in scenes.values()}),
         "results": middles["loads"],
-        "slow": middles.get("slow", {}),
-        "published": middles.get("published", {}),
-        "targets": targets(middles["loads"], middles.get("slow", {})),
+        "again": middles["again"],
+        "slow": middles["slow"],
+        "published": middles["published"],
+        "targets": targets(middles["loads"], middles, of_queue),
     }
 
 

@@ -7,9 +7,13 @@ Prints first what each constant of the layer's policy does, beside other values.
 """
 
 import argparse
+import collections
 import json
+import random
+import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from lab.overload.measure import HERE
 from lab.overload.report import save, write_between_markers
 from lab.overload.scenes import FULL
 from lab.overload.sides import ROOT
-from local.simulation import Cpu, Run, arrivals, closed_loop, spread
+from local.simulation import Clock, Cpu, Policy, Run, arrivals, closed_loop, spread
 
 REPORT = ROOT / "build" / "bench" / "scale.json"
 MEASURED = HERE / "overload.json"
@@ -48,32 +52,50 @@ OTHERS = {
     "KNOCK": (0.0001, 0.004),
     "KNOCK_SHARE": (0.0, 0.12),
     "KNOCK_OVERDUE": (0.002, 0.2),
+    "KNOCK_LOST": (0.0, 1.0),
     "BELIEVED_SHORTER": (0.02, 0.5),
+    "BELIEVED_IN": (0, 64),
+    "THINNED": (0.0, 0.8),
 }
 # What an attempt takes of the machine that measured, client and server together.
 TWO_CORES = Cpu(2, refusal=0.0014, success=0.0022)
-SITUATIONS: dict[str, tuple[int, Callable[[], Run]]] = {
+SITUATIONS: dict[str, tuple[int, Callable[..., Run]]] = {
     "90 % of what is possible": (
         0,
-        lambda: arrivals(0.9 * LIMIT / HELD, LIMIT, spread(HELD), seconds=3, warm_up=3),
+        partial(arrivals, 0.9 * LIMIT / HELD, LIMIT, spread(HELD), seconds=3, warm_up=3),
     ),
-    "2x": (130, lambda: closed_loop(130, LIMIT, spread(HELD), seconds=3, warm_up=4)),
-    "10x": (650, lambda: closed_loop(650, LIMIT, spread(HELD), seconds=3, warm_up=10)),
+    "2x": (130, partial(closed_loop, 130, LIMIT, spread(HELD), seconds=3, warm_up=4)),
+    "10x": (650, partial(closed_loop, 650, LIMIT, spread(HELD), seconds=3, warm_up=10)),
     "10x, held 0.1 s": (
         650,
-        lambda: closed_loop(650, LIMIT, spread(0.1), seconds=4, warm_up=14, refusal=0.005),
+        partial(closed_loop, 650, LIMIT, spread(0.1), seconds=4, warm_up=14, refusal=0.005),
     ),
     "650 at once, none with experience": (
         650,
-        lambda: closed_loop(650, LIMIT, spread(HELD), seconds=0.6, warm_up=0),
+        partial(closed_loop, 650, LIMIT, spread(HELD), seconds=0.6, warm_up=0),
     ),
-    "10x on two cores in all": (
+    "650 have been there, 65 stay": (
+        0,
+        partial(
+            closed_loop,
+            [(0.0, 12.0)] * (9 * LIMIT) + [(0.0, 99.0)] * LIMIT,
+            LIMIT,
+            spread(HELD),
+            seconds=4,
+            warm_up=12.5,
+        ),
+    ),
+    "10x on two cores in all, none with experience": (
         650,
-        lambda: closed_loop(650, LIMIT, spread(0.02), seconds=4, warm_up=15, cpu=TWO_CORES),
+        partial(closed_loop, 650, LIMIT, spread(0.02), seconds=8, warm_up=5, cpu=TWO_CORES),
+    ),
+    "with experience": (
+        650,
+        partial(closed_loop, 650, LIMIT, spread(0.02), seconds=4, warm_up=15, cpu=TWO_CORES),
     ),
     "the same, held 0.2 s": (
         650,
-        lambda: closed_loop(650, LIMIT, spread(0.2), seconds=6, warm_up=15, cpu=TWO_CORES),
+        partial(closed_loop, 650, LIMIT, spread(0.2), seconds=6, warm_up=15, cpu=TWO_CORES),
     ),
 }
 
@@ -91,13 +113,41 @@ def row(run: Run, callers: int) -> dict[str, float]:
     }
 
 
+class Told(layer.Admission):
+    """As the layer's, but environments hear how long those who are in have waited."""
+
+    def __init__(self, heard: "collections.deque[float]", **more: Any) -> None:
+        """`heard` is everybody's: it stands for a place to write that a database does not give."""
+        super().__init__(**more)
+        self._heard = heard
+
+    def learn(self, waited: float, shut: float, number: int | None = None) -> None:
+        """As the layer's, then half the way to what the others say."""
+        super().learn(waited, shut, number)
+        if waited > 0 and number is not None:
+            if self._heard:
+                self.expected += (statistics.fmean(self._heard) - self.expected) / 2
+            self._heard.append(waited)
+
+
+def told() -> Callable[[Clock, random.Random], Policy]:
+    """Makes environments of one crowd, that tell each other."""
+    heard: collections.deque[float] = collections.deque(maxlen=LIMIT)
+    return lambda clock, chance: Told(heard, clock=clock, uniform=chance.uniform)
+
+
 def constants() -> dict[str, dict[str, dict[str, float]]]:
-    """Each situation under the layer's policy, and with one constant changed."""
+    """Each situation under the layer's policy and others, and with one constant changed."""
     found: dict[str, dict[str, dict[str, float]]] = {}
 
-    def try_out(name: str) -> None:
-        found[name] = {what: row(run(), callers) for what, (callers, run) in SITUATIONS.items()}
+    def try_out(name: str, **how: Any) -> None:
+        found[name] = {
+            what: row(run(**{key: value() for key, value in how.items()}), callers)
+            for what, (callers, run) in SITUATIONS.items()
+        }
 
+    try_out("a queue", queue=lambda: True)
+    try_out("if they told each other how long they waited", policy=told)
     try_out("as it is")
     changes = [(name, value) for name, values in OTHERS.items() for value in values]
     for name, value in track(changes, description="constants"):

@@ -22,6 +22,8 @@ from single_connection._tls import ResumingContext
 from single_connection.testing import LambdaContext
 
 from layers.single_connection.tests.conftest import World
+from layers.single_connection.tests.network import Proxy
+from layers.single_connection.tests.test_admission import full
 from local.certificates import write_certificates
 from local.database import LocalDatabase
 
@@ -82,6 +84,19 @@ def nothing() -> None:
 def test_every_invocation_but_the_first_resumes(world: World, handshakes: Handshakes) -> None:
     work = [nothing] * 5
     assert resumptions(world.database(), handshakes, *work) == [False] + [True] * 4
+
+
+def test_who_was_refused_behind_tls_resumes_at_the_next_attempt(
+    world: World, proxy: Proxy, handshakes: Handshakes
+) -> None:
+    """A full server verifies one at a time whether it is an administrator, and that often."""
+    database = world.database(port=proxy.port)
+    with full(world, 1226) as held:
+        timer = threading.Timer(0.3, lambda: held.pop()._force_close())
+        timer.start()
+        assert ask(database) == (42,)
+        timer.join()
+    assert [reused for _, reused in handshakes][:3] == [False, True, True]
 
 
 def test_a_restarted_server_is_verified_again_without_a_further_connection(
