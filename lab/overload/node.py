@@ -1,5 +1,6 @@
 """serverless-mysql, the rival that is not Python: its callers, in a few Node processes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -59,7 +60,8 @@ class NodeCrowd:
         for process in self._processes:
             process.kill()
         for process in self._processes:
-            process.wait()
+            with contextlib.suppress(OSError):
+                process.communicate()
 
     def _start(self) -> list[subprocess.Popen[str]]:
         return [

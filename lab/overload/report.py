@@ -32,10 +32,9 @@ def targets(
     def target(
         at: str, what: str, values: float | Sequence[float] | None, aim: float, *, below: bool
     ) -> None:
-        if (
-            not (every := list(values) if isinstance(values, Sequence) else [values])
-            or None in every
-        ):
+        given = values if isinstance(values, Sequence) else [values]
+        every = [value for value in given if value is not None]
+        if not every:
             return
         reached = all(value <= aim if below else value >= aim for value in every)
         found.append({"at": at, "what": what, "values": every, "aim": aim, "reached": reached})

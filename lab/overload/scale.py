@@ -54,7 +54,7 @@ OTHERS = {
     "KNOCK_OVERDUE": (0.002, 0.2),
     "KNOCK_LOST": (0.0, 1.0),
     "BELIEVED_SHORTER": (0.02, 0.5),
-    "BELIEVED_IN": (0, 64),
+    "BELIEVED_IN": (0.0, 60.0),
     "THINNED": (0.0, 0.8),
 }
 # What an attempt takes of the machine that measured, client and server together.

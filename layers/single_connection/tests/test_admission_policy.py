@@ -177,14 +177,12 @@ def met_a_crowd(time: Time, number: Callable[[Any], int]) -> Admission:
     return admission
 
 
-def sleeps(time: Time, admission: Admission, number: Callable[[Any], int | None]) -> int:
-    """Invocations of forty that slept before they knocked, at a door that is open to them."""
-    slept = 0
+def slept(time: Time, admission: Admission, number: Callable[[Any], int | None]) -> float:
+    """Seconds that forty invocations slept, one after the other, at a door that is open to them."""
+    before = sum(time.pauses)
     for _ in range(40):
-        before = len(time.pauses)
         admission.admit(door(time, shut_until=0), until=time.now + 9, stop=time, number=number)
-        slept += len(time.pauses) > before
-    return slept
+    return sum(time.pauses) - before
 
 
 def test_while_the_server_is_as_busy_as_when_it_was_full_the_crowd_is_believed_in():
@@ -192,24 +190,89 @@ def test_while_the_server_is_as_busy_as_when_it_was_full_the_crowd_is_believed_i
     time = Time()
     number = crowded_server(time, a_second=900)
     admission = met_a_crowd(time, number)
-    assert BELIEVED_IN <= sleeps(time, admission, number) <= BELIEVED_IN + 4
+    assert 0.8 * BELIEVED_IN < slept(time, admission, number) < BELIEVED_IN + 1
 
 
 def test_when_the_server_numbers_few_connections_the_crowd_has_gone():
     time = Time()
     admission = met_a_crowd(time, crowded_server(time, a_second=900))
     quiet = 10**6
-    assert sleeps(time, admission, lambda _: int(quiet + time.now)) <= 3
+    assert slept(time, admission, lambda _: int(quiet + time.now)) < 2
 
 
 @pytest.mark.parametrize("number", [None, 5])
-def test_a_server_that_tells_no_number_or_began_anew_is_believed_full_no_longer_than_refused(
-    number: int | None,
-):
-    """Which is a few of its waits."""
+def test_a_server_that_tells_no_number_or_began_anew_is_not_believed_full(number: int | None):
+    """Nor is a failover's other server."""
     time = Time()
     admission = met_a_crowd(time, crowded_server(time, a_second=900))
-    assert sleeps(time, admission, lambda _: number) <= 4
+    assert slept(time, admission, lambda _: number) < 2
+
+
+@pytest.mark.parametrize("code", [1040, 2003])
+def test_an_outage_in_which_invocations_gave_up_is_no_crowd(code: int):
+    """Before it ended, nobody was there to number anything."""
+    time = Time()
+    admission = patience(time)
+    number = crowded_server(time, a_second=20)
+    shut_until = time.now + 6.4
+    for _ in range(2):
+        with pytest.raises(DatabaseBusyError):
+            admission.admit(
+                door(time, shut_until=shut_until, code=code), until=time.now + 2.5, stop=time
+            )
+    for _ in range(2):
+        admission.admit(
+            door(time, shut_until=shut_until, code=code),
+            until=time.now + 2.5,
+            stop=time,
+            number=number,
+        )
+    assert slept(time, admission, number) < 4
+
+
+def test_a_server_that_flaps_is_no_crowd():
+    """Down for five seconds, up for a moment: what it numbers in between is little."""
+    time = Time()
+    admission = patience(time)
+    number = crowded_server(time, a_second=200)
+    admission.admit(door(time, shut_until=0), until=time.now + 20, stop=time, number=number)
+    for _ in range(2):
+        shut_until = time.now + 5
+        admission.admit(
+            door(time, shut_until=shut_until, code=2003),
+            until=time.now + 20,
+            stop=time,
+            number=number,
+        )
+        time.now += 0.3
+    assert slept(time, admission, number) < 4
+
+
+def test_numbers_of_several_servers_take_away_no_experience():
+    """An endpoint with two behind it, whose numbers are millions apart."""
+    time = Time()
+    admission = met_a_crowd(time, crowded_server(time, a_second=900))
+    expected = admission.expected
+    for turn in range(8):
+        number = crowded_server(time, a_second=900)
+        shut_until = time.now + 0.5
+        admission.admit(
+            door(time, shut_until=shut_until),
+            until=time.now + 9,
+            stop=time,
+            number=lambda _, number=number, turn=turn: number(_) + 5_000_000 * (turn % 2),
+        )
+    assert admission.expected > 0.7 * expected
+
+
+@given(age=st.floats(1, 800), seed=st.integers(0, 10**6))
+def test_who_has_waited_for_long_still_knocks_each_second(age: float, seed: int):
+    """Newcomers knock every few milliseconds: the oldest must not become the rarest."""
+    time = Time()
+    admission = patience(time, seed)
+    admission._refusals = 20
+    admission._full_at = time.now
+    assert admission.pause(age) < max(1.0, 0.15 * age**0.5 * 1.5)
 
 
 def test_each_refusal_more_is_answered_by_a_longer_sleep():

@@ -41,10 +41,9 @@ KNOCK_LOST = 0.15
 # as fast as it was learned would come early, be let in by chance, and stay ahead of all others.
 BELIEVED_LONGER = 0.6
 BELIEVED_SHORTER = 0.15
-# Who slept and was let in at the first knock goes on sleeping before the next invocation, for so
-# many invocations without a refusal, while the server is asked for connections more than this part
-# as often as when it was last full; else the crowd has gone.
-BELIEVED_IN = 16
+# A crowd (two invocations refused in a row) is believed in for so many seconds after its last
+# refusal, while the server is asked for connections more than this part as often as at refusals.
+BELIEVED_IN = 15.0
 THINNED = 0.5
 
 
@@ -71,11 +70,11 @@ class Admission:
     __slots__ = (
         "_admitted",
         "_clock",
+        "_crowd",
         "_full_at",
         "_rate_when_full",
         "_refusals",
         "_refused_in_a_row",
-        "_sleeps_left",
         "_uniform",
         "expected",
     )
@@ -91,7 +90,7 @@ class Admission:
         self._full_at = float("-inf")
         self._refusals = 0  # in this invocation
         self._refused_in_a_row = 0  # invocations
-        self._sleeps_left = 0  # invocations, as long as none is refused
+        self._crowd = False  # met, and not seen to have gone
         self._admitted: tuple[float, int] | None = None  # when last, and as which connection
         self._rate_when_full = 0.0  # connections asked for in a second
         self._clock = clock
@@ -144,13 +143,17 @@ class Admission:
                     ) from refusal.__cause__
                 began = self._clock()
             else:
-                self.learn(began - started, shut, number(admitted))
+                # Of a server that did not answer, or nobody could reach, the numbers say nothing.
+                known = number(admitted) if not code or code in FULL else None
+                self.learn(began - started, shut, known)
                 return admitted, attempts, began - started
 
     def first_pause(self) -> float:
         """Seconds to wait before the first attempt: none, unless the door was full just now."""
         self._refusals = 0
         remembered = min(REMEMBERED * self.expected, self._longest())
+        if self._crowd:
+            remembered = max(remembered, BELIEVED_IN)
         if self._clock() - self._full_at > remembered:
             return 0.0
         return self._sleep(0.0)
@@ -181,16 +184,13 @@ class Admission:
         rate = self._rate(number)
         if shut > 0:
             self._refused_in_a_row += 1
-            self._sleeps_left = BELIEVED_IN if self._refused_in_a_row > 1 else 0
+            self._crowd = self._refused_in_a_row > 1 and rate is not None
             if rate is not None:
                 self._rate_when_full = (rate + (self._rate_when_full or rate)) / 2
         elif waited == 0:
-            self._refused_in_a_row = 0
-        elif rate is not None and rate < THINNED * self._rate_when_full:
-            self._full_at = float("-inf")
-        elif rate is not None and self._sleeps_left:
-            self._sleeps_left -= 1
-            self._full_at = self._clock()
+            self._refused_in_a_row, self._crowd = 0, False
+        elif rate is None or rate < THINNED * self._rate_when_full:
+            self._crowd = False
         if waited > 0:
             known = max(SLEPT_THROUGH * self.expected, shut + self._knock(0.0))
             more = min(waited, known) - self.expected
@@ -215,5 +215,5 @@ class Admission:
     def _knock(self, age: float) -> float:
         overdue = max(0.0, age - self.expected)
         root = math.sqrt(KNOCK * self.expected + KNOCK_OVERDUE * overdue)
-        lost = KNOCK_LOST * (age - 2 * self.expected)
+        lost = min(FIRST_PAUSE, KNOCK_LOST * (age - 2 * self.expected))
         return max(SHORTEST_PAUSE, root, KNOCK_SHARE * self.expected, lost)

@@ -156,7 +156,7 @@ class MySQLConnector:
         return connection
 
     def _number(self, connection: driver.Connection) -> int | None:
-        """The server's for it; a proxy's numbers are its own."""
+        """The server's for it; RDS Proxy's numbers are its own."""
         return None if self.settings.through_proxy else connection.claimed_id
 
     def _connect(
