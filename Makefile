@@ -11,7 +11,8 @@ PYTHON_313 ?= $(shell for p in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/pyt
 	"$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 3
+# Tests wait a lot, for servers and deadlines: two more than there are cores keep two cores busy.
+JOBS ?= 4
 ENVIRONMENT ?= default
 
 # A home that is not there or cannot be written to, as in some containers: the tools keep theirs here.
@@ -35,7 +36,7 @@ demo: $(VENV)/installed ## See every function answer, then 200 environments agai
 .PHONY: test
 test: $(VENV)/installed $(VENV)/rivals servers ## Run all tests, on MariaDB and MySQL; PYTEST=… for some of them
 	@rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest -n $(JOBS) $(PYTEST)
+	$(BIN)/coverage run -m pytest -n $(JOBS) --dist worksteal $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report $(if $(strip $(PYTEST)),,--fail-under=95)
 
@@ -80,7 +81,7 @@ ifeq ($(PYTHON_313),)
 	@echo "SKIPPED: no working Python 3.13 here; install one (python3.13 and python3.13-venv) to run the layer's tests on it"
 else
 	@$(MAKE) --no-print-directory .venv-3.13/installed
-	.venv-3.13/bin/python -m pytest -n $(JOBS) --database mysql \
+	.venv-3.13/bin/python -m pytest -n $(JOBS) --dist worksteal --database mysql \
 		--ignore layers/single_connection/tests/test_sqlalchemy_suite.py layers/single_connection/tests $(PYTEST)
 endif
 

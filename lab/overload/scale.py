@@ -187,18 +187,28 @@ def curves() -> dict[str, list[dict[str, float]]]:
 def compare(measured: dict[str, Any]) -> list[dict[str, float]]:
     """What was measured, and the same simulated: as many cores, the same ramp and window, and
     environments without experience, as whoever plays a minute after the last round has none.
+
+    A machine is not equally fast all day: what work takes of its cores goes by what the queue got
+    out of them in the same rounds, less what its proxy costs where nobody waits.
     """
     compared = []
+    alone = measured["results"]["1"]
     for load, scene in FULL.loads.items():
-        ours = measured["results"][load]["ours"]
-        run = closed_loop(
+        ours, queue = (measured["results"][load].get(side) for side in ("ours", "queue"))
+        simulate = partial(
+            closed_loop,
             scene.callers,
             measured["limit"],
             spread(scene.sleep),
             warm_up=scene.ramp,
             seconds=scene.window,
-            cpu=TWO_CORES,
         )
+        cpu = TWO_CORES
+        if queue:
+            proxied = alone["queue"]["throughput"] / alone["ours"]["throughput"]
+            slower = simulate(cpu=cpu, queue=True).throughput / queue["throughput"] * proxied
+            cpu = Cpu(cpu.cores, refusal=cpu.refusal * slower, success=cpu.success * slower)
+        run = simulate(cpu=cpu)
         compared.append(
             {
                 "load": int(load),

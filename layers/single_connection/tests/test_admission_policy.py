@@ -287,6 +287,17 @@ def test_each_refusal_more_is_answered_by_a_longer_sleep():
     assert max(time.pauses) == LONGEST_PAUSE
 
 
+def test_a_server_that_does_not_answer_is_asked_again_after_short_sleeps_however_long_it_takes():
+    """It may be there again at any time, and then it is for all at once."""
+    time = Time()
+    admission = Admission(clock=time, uniform=lambda _low, _high: 1.0)
+    admission.expected = 60.0
+    admission._full_at = time.now
+    with pytest.raises(DatabaseBusyError):
+        admission.admit(door(time, shut_until=1e9, code=2003), until=time.now + 60, stop=time)
+    assert max(time.pauses) == FIRST_PAUSE
+
+
 def test_an_invocation_that_is_over_stops_waiting_at_once():
     time = Time()
     time.stopped_after = 1
@@ -478,9 +489,9 @@ def test_the_simulation_does_to_an_environment_what_admit_does():
     class Listening(Admission):
         __slots__ = ()
 
-        def pause(self, age: float) -> float:
+        def pause(self, age: float, *, full: bool = True) -> float:
             seen.append(age - 0.001)
-            return super().pause(age)
+            return super().pause(age, full=full)
 
     made: list[Admission] = []
 

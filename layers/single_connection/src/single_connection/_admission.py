@@ -88,7 +88,7 @@ class Admission:
         """Start without experience; `clock` and `uniform` are arguments for simulation."""
         self.expected = FIRST_EXPECTATION
         self._full_at = float("-inf")
-        self._refusals = 0  # in this invocation
+        self._refusals = 0  # by a full server, in this invocation
         self._refused_in_a_row = 0  # invocations
         self._crowd = False  # met, and not seen to have gone
         self._admitted: tuple[float, int] | None = None  # when last, and as which connection
@@ -135,7 +135,8 @@ class Admission:
                 # The last attempt may be cut by the end of the time: "full" says more than that.
                 code = refusal.code if refusal.code in FULL or code not in FULL else code
                 shut, half = now - started, (until - now) / 2
-                if half < SHORTEST_PAUSE or stop.wait(min(self.pause(shut), half)):
+                pause = self.pause(shut, full=refusal.code in FULL)
+                if half < SHORTEST_PAUSE or stop.wait(min(pause, half)):
                     self.learn(shut, shut)
                     after = max(1.0, round(self.expected))
                     raise DatabaseBusyError(
@@ -158,10 +159,15 @@ class Admission:
             return 0.0
         return self._sleep(0.0)
 
-    def pause(self, age: float) -> float:
-        """Seconds to wait after a refusal, `age` seconds after asking first."""
+    def pause(self, age: float, *, full: bool = True) -> float:
+        """Seconds to wait after a refusal, `age` seconds after asking first.
+
+        Args:
+            age: Those seconds.
+            full: The server said so; otherwise it said nothing, and may be there again at any time.
+        """
         now = self._clock()
-        self._refusals += 1
+        self._refusals += full
         if now - self._full_at > FORGOTTEN:
             self.expected, self._refused_in_a_row = FIRST_EXPECTATION, 0
         self._full_at = now
