@@ -11,8 +11,7 @@ PYTHON_313 ?= $(shell for p in python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/pyt
 	"$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait a lot, for servers and deadlines: two more than there are cores keep two cores busy.
-JOBS ?= 4
+JOBS ?= 3
 ENVIRONMENT ?= default
 
 # A home that is not there or cannot be written to, as in some containers: the tools keep theirs here.
