@@ -178,7 +178,7 @@ def benchmark(server: Server, plan: Plan, directory: Path) -> dict[str, Any]:
         "again": middles["again"],
         "slow": middles["slow"],
         "published": middles["published"],
-        "targets": targets(middles["loads"], middles, of_queue),
+        "targets": targets(middles, of_queue),
     }
 
 

@@ -57,6 +57,9 @@ class NodeCrowd:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -104,6 +107,6 @@ class NodeCrowd:
             whole.attempts += told["attempts"]
             whole.completed += told["completed"]
             whole.failures.update(told["failures"])
-        self.__exit__()
+        self._stop()
         self._processes = self._start()
         return whole

@@ -16,18 +16,17 @@ Results = dict[str, dict[str, dict[str, Any]]]
 
 
 def targets(
-    loads: Results,
     parts: dict[str, Results],
     of_queue: dict[str, dict[str, dict[str, list[float]]]],
 ) -> list[dict[str, Any]]:
     """What was aimed at, what came out, and whether it was reached.
 
     Args:
-        loads: Figures by load.
-        parts: The same for each part of the benchmark.
+        parts: Figures by load, for each part of the benchmark.
         of_queue: By part and load, our figures in times the queue's, round by round.
     """
     found: list[dict[str, Any]] = []
+    loads = parts["loads"]
 
     def target(
         at: str, what: str, values: float | Sequence[float] | None, aim: float, *, below: bool

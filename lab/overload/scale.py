@@ -24,7 +24,7 @@ from lab.overload.measure import HERE
 from lab.overload.report import save, write_between_markers
 from lab.overload.scenes import FULL
 from lab.overload.sides import ROOT
-from local.simulation import Clock, Cpu, Policy, Run, arrivals, closed_loop, spread
+from local.simulation import TWO_CORES, Clock, Cpu, Policy, Run, arrivals, closed_loop, spread
 
 REPORT = ROOT / "build" / "bench" / "scale.json"
 MEASURED = HERE / "overload.json"
@@ -57,8 +57,6 @@ OTHERS = {
     "BELIEVED_IN": (0.0, 60.0),
     "THINNED": (0.0, 0.8),
 }
-# What an attempt takes of the machine that measured, client and server together.
-TWO_CORES = Cpu(2, refusal=0.0014, success=0.0022)
 SITUATIONS: dict[str, tuple[int, Callable[..., Run]]] = {
     "90 % of what is possible": (
         0,

@@ -21,7 +21,7 @@ from single_connection._admission import (
 )
 from single_connection.errors import DatabaseBusyError
 
-from local.simulation import Cpu, Run, arrivals, closed_loop, spread
+from local.simulation import TWO_CORES, Run, arrivals, closed_loop, spread
 
 LIMIT = 65
 HELD = spread(0.024)
@@ -47,6 +47,14 @@ class Time:
 
 def patience(time: Time, seed: int = 1) -> Admission:
     return Admission(clock=time, uniform=random.Random(seed).uniform)
+
+
+def expecting(time: Time, seconds: float) -> Admission:
+    """Refused just now, expects to wait so long, and is left alone by chance."""
+    admission = Admission(clock=time, uniform=lambda _low, _high: 1.0)
+    admission.expected = seconds
+    admission._full_at = time.now
+    return admission
 
 
 def door(time: Time, *, shut_until: float, takes: float = 0.001, code: int = 1040):
@@ -101,9 +109,7 @@ def test_up_to_the_expected_wait_who_has_waited_longer_pauses_shorter(
     expected: float, younger: float, by: float
 ):
     time = Time()
-    admission = Admission(clock=time, uniform=lambda _low, _high: 1.0)
-    admission.expected = expected
-    admission._full_at = time.now
+    admission = expecting(time, expected)
     if younger + by <= expected:
         assert admission.pause(younger + by) <= admission.pause(younger) + 1e-9
 
@@ -164,15 +170,29 @@ def crowded_server(time: Time, *, a_second: float) -> Callable[[Any], int]:
     return lambda _: 1 + int((time.now - began) * a_second)
 
 
+def unnumbered(_admitted: Any) -> None:
+    """Of a server that tells no number."""
+
+
+def met(
+    time: Time,
+    admission: Admission,
+    number: Callable[[Any], int | None] = unnumbered,
+    *,
+    shut: float = 0.0,
+    code: int = 1040,
+    within: float = 9.0,
+) -> None:
+    """One invocation, at a door that is shut for so many seconds."""
+    attempt = door(time, shut_until=time.now + shut, code=code)
+    admission.admit(attempt, until=time.now + within, stop=time, number=number)
+
+
 def met_a_crowd(time: Time, number: Callable[[Any], int]) -> Admission:
     """An environment that was refused in two invocations in a row, for half a second each."""
     admission = patience(time)
-    admission.admit(door(time, shut_until=0), until=time.now + 9, stop=time, number=number)
-    for _ in range(2):
-        shut_until = time.now + 0.5
-        admission.admit(
-            door(time, shut_until=shut_until), until=time.now + 9, stop=time, number=number
-        )
+    for shut in (0.0, 0.5, 0.5):
+        met(time, admission, number, shut=shut)
     time.pauses.clear()
     return admission
 
@@ -181,7 +201,7 @@ def slept(time: Time, admission: Admission, number: Callable[[Any], int | None])
     """Seconds that forty invocations slept, one after the other, at a door that is open to them."""
     before = sum(time.pauses)
     for _ in range(40):
-        admission.admit(door(time, shut_until=0), until=time.now + 9, stop=time, number=number)
+        met(time, admission, number)
     return sum(time.pauses) - before
 
 
@@ -214,19 +234,12 @@ def test_an_outage_in_which_invocations_gave_up_is_no_crowd(code: int):
     time = Time()
     admission = patience(time)
     number = crowded_server(time, a_second=20)
-    shut_until = time.now + 6.4
+    over = time.now + 6.4
     for _ in range(2):
         with pytest.raises(DatabaseBusyError):
-            admission.admit(
-                door(time, shut_until=shut_until, code=code), until=time.now + 2.5, stop=time
-            )
+            met(time, admission, number, shut=over - time.now, code=code, within=2.5)
     for _ in range(2):
-        admission.admit(
-            door(time, shut_until=shut_until, code=code),
-            until=time.now + 2.5,
-            stop=time,
-            number=number,
-        )
+        met(time, admission, number, shut=over - time.now, code=code, within=2.5)
     assert slept(time, admission, number) < 4
 
 
@@ -235,15 +248,9 @@ def test_a_server_that_flaps_is_no_crowd():
     time = Time()
     admission = patience(time)
     number = crowded_server(time, a_second=200)
-    admission.admit(door(time, shut_until=0), until=time.now + 20, stop=time, number=number)
+    met(time, admission, number)
     for _ in range(2):
-        shut_until = time.now + 5
-        admission.admit(
-            door(time, shut_until=shut_until, code=2003),
-            until=time.now + 20,
-            stop=time,
-            number=number,
-        )
+        met(time, admission, number, shut=5.0, code=2003, within=20.0)
         time.now += 0.3
     assert slept(time, admission, number) < 4
 
@@ -255,18 +262,15 @@ def test_numbers_of_several_servers_take_away_no_experience():
     expected = admission.expected
     for turn in range(8):
         number = crowded_server(time, a_second=900)
-        shut_until = time.now + 0.5
-        admission.admit(
-            door(time, shut_until=shut_until),
-            until=time.now + 9,
-            stop=time,
-            number=lambda _, number=number, turn=turn: number(_) + 5_000_000 * (turn % 2),
-        )
+        apart = 5_000_000 * (turn % 2)
+        met(time, admission, lambda _, n=number, apart=apart: n(_) + apart, shut=0.5)
     assert admission.expected > 0.7 * expected
 
 
 @given(age=st.floats(1, 800), seed=st.integers(0, 10**6))
-def test_who_has_waited_for_long_still_knocks_each_second(age: float, seed: int):
+def test_the_intervals_of_who_has_waited_long_grow_with_the_root_of_the_wait_alone(
+    age: float, seed: int
+):
     """Newcomers knock every few milliseconds: the oldest must not become the rarest."""
     time = Time()
     admission = patience(time, seed)
@@ -278,11 +282,8 @@ def test_who_has_waited_for_long_still_knocks_each_second(age: float, seed: int)
 def test_each_refusal_more_is_answered_by_a_longer_sleep():
     """The first is short: what was met last may have been an outage; one more says it was not."""
     time = Time()
-    admission = Admission(clock=time, uniform=lambda _low, _high: 1.0)
-    admission.expected = 60.0
-    admission._full_at = time.now
     with pytest.raises(DatabaseBusyError):
-        admission.admit(door(time, shut_until=1e9), until=time.now + 60, stop=time)
+        met(time, expecting(time, 60.0), shut=1e9, within=60.0)
     assert time.pauses[:4] == [FIRST_PAUSE, FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
     assert max(time.pauses) == LONGEST_PAUSE
 
@@ -290,11 +291,8 @@ def test_each_refusal_more_is_answered_by_a_longer_sleep():
 def test_a_server_that_does_not_answer_is_asked_again_after_short_sleeps_however_long_it_takes():
     """It may be there again at any time, and then it is for all at once."""
     time = Time()
-    admission = Admission(clock=time, uniform=lambda _low, _high: 1.0)
-    admission.expected = 60.0
-    admission._full_at = time.now
     with pytest.raises(DatabaseBusyError):
-        admission.admit(door(time, shut_until=1e9, code=2003), until=time.now + 60, stop=time)
+        met(time, expecting(time, 60.0), shut=1e9, code=2003, within=60.0)
     assert max(time.pauses) == FIRST_PAUSE
 
 
@@ -386,10 +384,6 @@ def test_after_an_outage_nobody_sleeps_long_at_an_open_door():
     assert max(afterwards) < 0.7
 
 
-# What an attempt takes of two cores that server and callers share, as on the machine that measures.
-TWO_CORES = Cpu(2, refusal=0.0014, success=0.0022)
-
-
 class Eager:
     """Knocks twenty times a second, whatever it meets: what a loop with a pause in it does."""
 
@@ -406,9 +400,18 @@ class Eager:
         pass
 
 
-def crowded(held: float, **more: Any) -> Run:
+def crowded(
+    held: float, *, times: int = 10, seconds: float = 6.0, warm_up: float = 15.0, **more: Any
+) -> Run:
+    """So many times the limit, on cores that knocks are paid from."""
     return closed_loop(
-        10 * LIMIT, LIMIT, spread(held), seconds=6, warm_up=15, cpu=TWO_CORES, **more
+        times * LIMIT,
+        LIMIT,
+        spread(held),
+        seconds=seconds,
+        warm_up=warm_up,
+        cpu=TWO_CORES,
+        **more,
     )
 
 
@@ -429,22 +432,14 @@ def test_few_knocks_leave_the_processors_to_those_who_are_in(held: float):
 @pytest.mark.parametrize("held", [0.02, 0.2])
 def test_a_crowd_without_experience_gets_out_of_the_collapse_by_itself(held: float):
     """All 650 at once, and each knows nothing: as measured, most of the processors go to knocks."""
-    ours, queue = (
-        closed_loop(
-            10 * LIMIT, LIMIT, spread(held), seconds=8, warm_up=12, cpu=TWO_CORES, queue=queue
-        )
-        for queue in (False, True)
-    )
+    ours, queue = (crowded(held, seconds=8, warm_up=12, queue=queue) for queue in (False, True))
     assert ours.success > 0.999
     assert ours.throughput > 0.85 * queue.throughput
 
 
 def test_twenty_times_the_limit_is_no_collapse_either():
     ours, queue = (
-        closed_loop(
-            20 * LIMIT, LIMIT, spread(0.2), seconds=10, warm_up=30, cpu=TWO_CORES, queue=queue
-        )
-        for queue in (False, True)
+        crowded(0.2, times=20, seconds=10, warm_up=30, queue=queue) for queue in (False, True)
     )
     assert ours.success > 0.99
     assert ours.throughput > 0.8 * queue.throughput
